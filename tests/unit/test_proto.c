@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT */
+/* test_proto.c - the network headers survive the wire, and hostile bytes do not crash the unpacker */
+#include <string.h>
+
+#include "proto/vgpu.pb-c.h"
+#include "tests/unit/unit.h"
+
+static size_t pack_submit(uint8_t *out, size_t cap)
+{
+    Vgpu__Envelope e = VGPU__ENVELOPE__INIT;
+    Vgpu__Submit s = VGPU__SUBMIT__INIT;
+    Vgpu__RequestId id = VGPU__REQUEST_ID__INIT;
+    uint8_t uuid[16] = {1, 2, 3};
+
+    id.vm_uuid = (ProtobufCBinaryData){sizeof(uuid), uuid};
+    id.boot_id = 0xfedcba9876543210u;
+    id.seq = 42;
+    s.id = &id;
+    s.tenant = (char *)(uintptr_t) "acme";
+    s.band = 2;
+    e.epoch = 9;
+    e.body_case = VGPU__ENVELOPE__BODY_SUBMIT;
+    e.submit = &s;
+    ck_assert_uint_le(vgpu__envelope__get_packed_size(&e), cap);
+    return vgpu__envelope__pack(&e, out);
+}
+
+START_TEST(round_trip)
+{
+    uint8_t bytes[256];
+    size_t n = pack_submit(bytes, sizeof(bytes));
+    Vgpu__Envelope *e = vgpu__envelope__unpack(NULL, n, bytes);
+
+    ck_assert_ptr_nonnull(e);
+    ck_assert_uint_eq(e->epoch, 9);
+    ck_assert_int_eq(e->body_case, VGPU__ENVELOPE__BODY_SUBMIT);
+    ck_assert_str_eq(e->submit->tenant, "acme");
+    ck_assert_uint_eq(e->submit->id->seq, 42);
+    ck_assert_uint_eq(e->submit->id->boot_id, 0xfedcba9876543210u);
+    ck_assert_uint_eq(e->submit->id->vm_uuid.len, 16);
+    vgpu__envelope__free_unpacked(e, NULL);
+}
+END_TEST
+
+START_TEST(damaged_bytes)
+{
+    uint64_t seed = 3;
+
+    for (int i = 0; i < 20000; i++) {
+        uint8_t bytes[256];
+        size_t n = pack_submit(bytes, sizeof(bytes));
+        Vgpu__Envelope *e;
+
+        bytes[unit_below(&seed, n)] = (uint8_t)unit_random(&seed);
+        e = vgpu__envelope__unpack(NULL, unit_below(&seed, n + 1), bytes);
+        if (e) {
+            vgpu__envelope__free_unpacked(e, NULL);
+        }
+    }
+}
+END_TEST
+
+/* Walks every message type reachable from the envelope and follows its message fields. */
+static unsigned depth_of(const ProtobufCMessageDescriptor *d, unsigned depth)
+{
+    unsigned deepest = depth;
+
+    ck_assert_msg(depth < 8, "%s contains itself", d->name);
+    for (unsigned i = 0; i < d->n_fields; i++) {
+        if (d->fields[i].type == PROTOBUF_C_TYPE_MESSAGE) {
+            unsigned sub = depth_of(d->fields[i].descriptor, depth + 1);
+
+            deepest = sub > deepest ? sub : deepest;
+        }
+    }
+    return deepest;
+}
+
+START_TEST(no_recursion)
+{
+    ck_assert_uint_le(depth_of(&vgpu__envelope__descriptor, 1), 4);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("proto");
+    TCase *tc = tcase_create("proto");
+
+    tcase_add_test(tc, round_trip);
+    tcase_add_test(tc, damaged_bytes);
+    tcase_add_test(tc, no_recursion);
+    suite_add_tcase(s, tc);
+    return unit_run(s);
+}
