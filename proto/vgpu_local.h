@@ -37,7 +37,7 @@
     /* VM socket */ \
     ROW(HELLO,          0x01, S, "first message; describes the VM's device") \
     ROW(HELLO_ACK,      0x02, M, "accepted; effective identity and limits") \
-    ROW(REFUSED,        0x03, M, "not accepted, and why; the mediator closes next") \
+    ROW(REFUSED,        0x03, M, "not accepted, and why; the mediator closes next; also on the worker socket") \
     ROW(REQUEST,        0x04, S, "a request; its ARENA inputs follow in DATA") \
     ROW(DATA,           0x05, B, "bytes of an ARENA buffer: S->M inputs, M->S outputs") \
     ROW(ACCEPT,         0x06, M, "the request has its identity and may run from now on") \
@@ -133,6 +133,8 @@ struct vgpu_hello_ack {
 #define VGPU_REFUSED_MALFORMED 5u
 #define VGPU_REFUSED_DRAINING 6u
 #define VGPU_REFUSED_FULL 7u
+#define VGPU_REFUSED_NAME 8u /* another connected worker has this name */
+#define VGPU_REFUSED_POOL 9u /* there is no such pool */
 struct vgpu_refused {
     struct vgpu_msg msg;
     uint32_t reason; /* VGPU_REFUSED_* */

@@ -2,6 +2,7 @@
 /* ranges.c - first-fit range allocator over a sorted array of free ranges; see ranges.h */
 #include "common/core/ranges.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -34,6 +35,7 @@ static int reserve(struct ranges *r)
 
 static void insert_at(struct ranges *r, size_t i, uint64_t offset, uint64_t length)
 {
+    assert(r->spans); /* reserve() made room */
     memmove(&r->spans[i + 1], &r->spans[i], (r->n_free - i) * sizeof(*r->spans));
     r->spans[i] = (struct ranges_span){offset, length};
     r->n_free++;
