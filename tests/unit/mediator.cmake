@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: MIT
+vgpu_unit_test(test_seqpacket unit/test_seqpacket.c LIBS vgpu_common)
+vgpu_unit_test(test_log unit/test_log.c LIBS vgpu_common)
+vgpu_unit_test(test_conf unit/test_conf.c LIBS vgpu_common)
+vgpu_unit_test(test_mediator_core unit/test_mediator_core.c LIBS mediator_core)
