@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+vgpu_pytest(integration/test_multiboot_guest.py LABELS kvm TIMEOUT 900)
