@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+#
+# lib - what the benchmarks share: the build, a mediator with workers, samples, medians, results
+#
+# A program under measurement prints lines "BENCH <case> n=.. min_ns=.. p50_ns=.. p99_ns=.. max_ns=..".
+# bench_take files them under a figure's name; bench_result makes the RESULT line of a figure from the
+# medians over all rounds.
+
+bench_work=
+
+bench_forget() {
+    : >"$bench_work/samples"
+    : >"$bench_work/rows"
+}
+
+# bench_prepare - builds, and makes a folder for everything that lives during the run
+bench_prepare() {
+    bench_work=$(mktemp -d /tmp/vgpu-bench.XXXXXX)
+    # shellcheck disable=SC2034 # of deploy/lib/procs.sh
+    PROCS_FILE=$bench_work/procs
+    bench_forget
+    if [[ -z $build ]]; then
+        build=build/release
+        ui_step "building $build" "build/bench-logs/build.log" bench_build ||
+            ui_die "no build, no figures"
+    fi
+    bin=$build/bin
+}
+
+bench_build() {
+    cmake --preset release && cmake --build --preset release -j "$(nproc)" --target \
+        vgpu-mediator vgpu-worker guest.elf bench-eventfd bench-filepoll bench-host bench-floor
+}
+
+bench_clean() {
+    local status=$?
+    procs_stop
+    if ((status != 0)) && [[ -d $bench_work ]]; then
+        mkdir -p build/bench-logs
+        cp "$bench_work"/*.log build/bench-logs/ 2>/dev/null || true
+        ui_note "logs of the processes are in build/bench-logs"
+    fi
+    [[ -z $bench_work ]] || rm -rf "$bench_work"
+}
+
+# bench_stack WORKERS THREADS - a mediator with one VM, vm-a, and workers
+bench_stack() {
+    local i
+    vm_socket=$bench_work/run/vm-a/vgpu.sock
+    cat >"$bench_work/pool.yaml" <<EOF
+version: 1
+pools:
+  - name: main
+    id: 1
+tenants:
+  - name: bench
+vms:
+  - name: vm-a
+    tenant: bench
+    pools: [main]
+    socket: $vm_socket
+EOF
+    procs_start mediator "$bench_work/mediator.log" "$bin/vgpu-mediator" \
+        --config "$bench_work/pool.yaml" --run-dir "$bench_work/run"
+    wait_until 10 "the mediator does not listen" test -S "$bench_work/run/worker.sock"
+    for ((i = 0; i < $1; i++)); do
+        procs_start "w$i" "$bench_work/w$i.log" "$bin/vgpu-worker" --name "w$i" --backend cpu \
+            --mediator "$bench_work/run/worker.sock" --threads "$2"
+    done
+    wait_until 10 "the VM's socket is not there" test -S "$vm_socket"
+}
+
+bench_stack_stop() { procs_stop; }
+
+# bench_count N - a number of repetitions, fewer with --quick
+bench_count() { echo $((${quick:+1} + 0 ? ($1 + 19) / 20 : $1)); }
+
+# bench_take PREFIX COMMAND... - runs COMMAND; its line "BENCH case ..." becomes samples PREFIX.case
+bench_take() {
+    local prefix=$1 log=$bench_work/take.log
+    shift
+    "$@" >"$log" 2>&1 || {
+        tail -n 5 "$log" >&2
+        ui_error "$* failed"
+        return 1
+    }
+    tr -d '\r' <"$log" | sed -nE \
+        "s/^BENCH ([^ ]+) .*p50_ns=([0-9]+) p99_ns=([0-9]+).*/$prefix.\1 \2 \3/p" >>"$bench_work/samples"
+}
+
+# bench_median NAME COLUMN - median over the rounds; COLUMN 2: of the p50, 3: of the p99
+bench_median() {
+    awk -v name="$1" -v column="$2" '$1 == name { print $column }' "$bench_work/samples" | sort -n |
+        awk '{ v[NR] = $1 } END { if (NR == 0) exit 1; print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
+}
+
+# bench_result FIGURE SAMPLES FLOOR UNIT TARGET - p50 and p99 of SAMPLES over those of FLOOR
+bench_result() {
+    local figure=$1 samples=$2 floor=$3 unit=$4 target=$5
+    bench_row "$figure" "$(bench_median "$samples" 2)" "$(bench_median "$floor" 2)" "$unit" "$target"
+    bench_row "$figure.p99" "$(bench_median "$samples" 3)" "$(bench_median "$floor" 3)" "$unit" -
+}
+
+# bench_row FIGURE VALUE_NS FLOOR_NS UNIT TARGET
+bench_row() {
+    awk -v figure="$1" -v value="$2" -v floor="$3" -v unit="$4" -v target="$5" 'BEGIN {
+        scale = unit == "ms" ? 1e6 : 1e3
+        printf "%s %.1f %s %.1f %.2f %s\n", figure, value / scale, unit, floor / scale, value / floor, target
+    }' >>"$bench_work/rows"
+}
+
+# bench_table - prints all rows as a table, then as RESULT lines, and forgets them
+bench_table() {
+    awk 'BEGIN { printf "%-30s %12s %-4s %12s %8s %8s\n", "figure", "value", "unit", "floor", "ratio", "target" }
+         { printf "%-30s %12s %-4s %12s %8s %8s\n", $1, $2, $3, $4, $5, $6 }' "$bench_work/rows"
+    awk '{ printf "RESULT %s value=%s unit=%s floor=%s ratio=%s target=%s\n", $1, $2, $3, $4, $5, $6 }' \
+        "$bench_work/rows"
+    bench_forget
+}

@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: MIT
+if(TARGET vgpu_cmd)
+  vgpu_fuzz_target(fuzz_npy fuzz/fuzz_npy.c LIBS vgpu_cmd)
+endif()
