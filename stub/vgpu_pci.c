@@ -239,6 +239,10 @@ static void make_registers(VgpuStub *s)
 
     vgpu_bar0_init(&s->bar0, &config);
     memory_region_init_io(&s->regs, OBJECT(s), &regs_ops, s, "vgpu-regs", VGPU_BAR_REGS_SIZE);
+    /* KVM collects the writes to the request window without an exit each; any other access to BAR 0,
+     * the doorbell above all, delivers them first. */
+    memory_region_set_flush_coalesced(&s->regs);
+    memory_region_add_coalescing(&s->regs, VGPU_WINDOW_REQUEST, VGPU_WINDOW_SIZE);
 }
 
 static void vgpu_stub_realize(PCIDevice *pdev, Error **errp)
