@@ -10,9 +10,9 @@
 #define FIELDS_MAX 64 /* keys of one mapping of the schema */
 #define DEPTH_MAX 8
 
-__attribute__((format(printf, 4, 0))) static void
-add_error(struct conf_errors *errors, const char *file, size_t line, const char *format,
-          va_list arguments)
+__attribute__((format(printf, 4, 0))) static void add_error(struct conf_errors *errors,
+                                                            const char *file, size_t line,
+                                                            const char *format, va_list arguments)
 {
     size_t size = sizeof(errors->text[0]);
     int used;

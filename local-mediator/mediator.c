@@ -162,7 +162,7 @@ static uint64_t tick_period_ms(const struct mediator *m)
 
 static void start_tick(struct mediator *m)
 {
-    m->tick_ns = 0;
+    m->tick_ns = mediator_now(m);
     uv_timer_start(&m->tick, on_tick, tick_period_ms(m), tick_period_ms(m));
 }
 
@@ -205,7 +205,7 @@ static void tick_vms(struct mediator *m, uint64_t now_ns)
 static bool was_held_up(struct mediator *m, uint64_t now_ns)
 {
     uint64_t gap_ns = now_ns - m->tick_ns;
-    bool held_up = m->tick_ns && gap_ns > HELD_UP_TICKS * tick_period_ms(m) * CLOCK_NS_PER_MS;
+    bool held_up = gap_ns > HELD_UP_TICKS * tick_period_ms(m) * CLOCK_NS_PER_MS;
 
     m->tick_ns = now_ns;
     if (held_up) {
@@ -262,7 +262,6 @@ static int start_loop(struct mediator *m)
     m->tick.data = m->deadline.data = m;
     m->drain_check.data = NULL;
     m->on_drain_check = on_drain_check;
-    start_tick(m);
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
         uv_signal_init(&m->loop, &m->signals[i]);
         m->signals[i].data = m;
@@ -301,7 +300,11 @@ static int start(struct mediator *m, const struct conf *conf)
     r = start_loop(m);
     r = r < 0 ? r : registry_apply(m, conf);
     r = r < 0 ? r : admin_new(m, &m->admin);
-    return r < 0 ? r : start_worker_socket(m); /* last: who sees it sees all the others */
+    r = r < 0 ? r : start_worker_socket(m); /* last: who sees it sees all the others */
+    if (r == 0) {
+        start_tick(m);
+    }
+    return r;
 }
 
 static void init(struct mediator *m, const char *config_path, const char *run_dir)

@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: MIT
-foreach(part IN ITEMS path faults input life)
+foreach(part IN ITEMS path faults input life worker)
   vgpu_pytest(integration/test_mediator_${part}.py LABELS san TIMEOUT 300)
 endforeach()

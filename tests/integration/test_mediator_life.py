@@ -317,3 +317,20 @@ def test_both_sides_send_heartbeats(m):
     with m.worker("w0") as w:
         for link in (w.link, w.channel):
             assert [link.receive().name for _ in range(3)] == ["HEARTBEAT"] * 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give it up")
+def test_root_is_given_up(tmp_path):
+    with MediatorRig(tmp_path, arguments=("--user", "nobody"), start=False) as m:
+        os.chmod(m.run_dir, 0o755)
+        m.start()
+        with open(f"/proc/{m.process.pid}/status") as status:
+            uid = next(line for line in status if line.startswith("Uid:")).split()
+        assert uid[1] == uid[2] == "65534"
+        assert os.stat(m.socket("a")).st_uid == 65534
+        with m.stub("a", hello=False) as s:  # root is not the VM's user
+            s.send_hello()
+            assert s.wait("REFUSED").fields.reason == P.REFUSED_PEER
+    done = subprocess.run([BIN / "vgpu-mediator", "--config", "/dev/null", "--user", "no-such-user"],
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "no-such-user" in done.stderr
