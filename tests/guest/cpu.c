@@ -194,11 +194,8 @@ static void put_signed(int n)
     put_number(n < 0 ? 0u - (uint32_t)n : (uint32_t)n, 10);
 }
 
-void say(const char *format, ...)
+void vsay(const char *format, va_list ap)
 {
-    va_list ap;
-
-    va_start(ap, format);
     for (; *format; format++) {
         if (*format != '%') {
             put(*format);
@@ -228,5 +225,13 @@ void say(const char *format, ...)
             break;
         }
     }
+}
+
+void say(const char *format, ...)
+{
+    va_list ap;
+
+    va_start(ap, format);
+    vsay(format, ap);
     va_end(ap);
 }

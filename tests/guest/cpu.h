@@ -8,6 +8,7 @@
 #ifndef GUEST_CPU_H
 #define GUEST_CPU_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -80,6 +81,9 @@ _Noreturn void cpu_exit(uint8_t code);
 
 /** say() - print on the serial port; %s %c %u %d %x %% and %U (uint64_t), no widths */
 void say(const char *format, ...);
+
+/** vsay() - the same with a va_list */
+void vsay(const char *format, va_list ap);
 
 /** serial_init() - 115200 8N1, no interrupts */
 void serial_init(void);

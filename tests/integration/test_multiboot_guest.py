@@ -130,3 +130,13 @@ def test_mediator_killed_between_requests(stack, tmp_path):
     finally:
         guest.kill()
         guest.wait()
+
+
+@needs_daemons
+@pytest.mark.parametrize("accel", accelerators())
+def test_driver_written_from_the_document_alone(stack, accel):
+    """doc_driver.c knows docs/device.md and nothing else: INFO, ECHO, GEMM, SORT, REDUCE, an error."""
+    stack.start_worker("w0")
+    done = run_guest(stack.socket("vm-a"), "document", accel=accel)
+    assert done.status == GUEST_PASS, done.output
+    assert done.output.count("ok ") - done.output.count("not ok ") == 8, done.output
