@@ -43,7 +43,7 @@ struct child {
 int child_start(struct child *child, uv_loop_t *loop, const struct options *options,
                 uint32_t number, uint32_t heartbeat_ms, int *ret_channel);
 
-/** child_kill() - end it now; on_gone() follows. @why: a sentence. Does nothing when not running. */
+/** child_kill() - end it now; on_gone() follows. @why: a sentence. Nothing when not running. */
 void child_kill(struct child *child, const char *why);
 
 /** child_watch() - call once per heartbeat period: kills an executor that shows no life */

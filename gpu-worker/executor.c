@@ -106,6 +106,7 @@ static void send_heartbeat(struct executor *x)
 /* ---- slots --------------------------------------------------------------------------------- */
 
 static void on_limit_tick(uv_timer_t *timer);
+static void collect(struct executor *x);
 
 static struct job *slot_take(struct executor *x)
 {
@@ -244,6 +245,7 @@ static void submit(struct executor *x, struct job *job, const struct vgpu_job *m
     }
     region_hold(region);
     count_in_flight(x, 1);
+    collect(x); /* a job of a few microseconds is done already */
 }
 
 static void on_job(struct executor *x, const struct vgpu_job *msg)
@@ -318,19 +320,25 @@ static void end_job(struct executor *x, struct job *job)
     count_in_flight(x, -1);
 }
 
-static void on_completion(uv_poll_t *poll, int status, int events)
+static void collect(struct executor *x)
 {
-    struct executor *x = poll->data;
     struct gpu_job *batch[POLL_BATCH];
     size_t n;
 
-    (void)status, (void)events;
     do {
         n = x->backend->poll(x->gpu, batch, POLL_BATCH);
         for (size_t i = 0; i < n; i++) {
             end_job(x, batch[i]->user);
         }
     } while (n == POLL_BATCH);
+}
+
+static void on_completion(uv_poll_t *poll, int status, int events)
+{
+    struct executor *x = poll->data;
+
+    (void)status, (void)events;
+    collect(x);
     finish_if_idle(x);
 }
 

@@ -6,7 +6,7 @@
  * resolves buffers to addresses and owns time limits; the backend moves bytes and computes.
  *
  * Threads. All functions of one open backend are called from one thread, the owner, and none of
- * them waits for a job. A backend has threads or streams of its own, which touch a job only between
+ * them waits for a job (submit() may run one of a few microseconds itself). A backend has threads or streams of its own, which touch a job only between
  * submit() and the moment that poll() returns it. The fields of struct gpu_job that both sides use
  * in that time are atomic.
  *
@@ -187,8 +187,8 @@ struct gpu_backend {
     void (*cancel)(struct gpu *gpu, struct gpu_job *job, uint32_t error);
 };
 
-/** gpu_backend_find() - the backend called @name, "auto" for the best one of this machine; NULL when
- *  there is none */
+/** gpu_backend_find() - the backend called @name, "auto" for the best one of this machine; NULL
+ *  when there is none */
 const struct gpu_backend *gpu_backend_find(const char *name);
 
 /** gpu_backend_names() - the names that gpu_backend_find() knows, for people */

@@ -9,8 +9,8 @@
 #include "gpu-worker/supervisor.h"
 
 /*
- * OpenBLAS starts a thread per processor while it is loaded, before main(), unless told otherwise by
- * its environment. Neither process wants them: the backend has its own threads.
+ * OpenBLAS starts a thread per processor while it is loaded, before main(), unless its environment
+ * says otherwise. Neither process wants them: the backend has its own threads.
  */
 static void keep_libraries_single_threaded(char **argv)
 {

@@ -3,8 +3,8 @@
  * sandbox.c - the system calls that an executor may make; see sandbox.h
  *
  * A classic BPF program: refuse other instruction sets, allow the listed numbers, answer all others
- * with EPERM. Libraries meet that answer on systems of every age (for calls that are tried first and
- * have a fallback), so the list need not follow their versions closely.
+ * with EPERM. Libraries have fallbacks for calls that an old kernel lacks, so the list need not
+ * follow their versions closely.
  */
 #include "gpu-worker/sandbox.h"
 
@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #if defined(__x86_64__)
@@ -103,6 +104,7 @@ int sandbox_enter(void)
     struct sock_filter instructions[LENGTH];
     struct sock_fprog program = {.len = LENGTH, .filter = instructions};
 
+    tzset(); /* reads a file once, for the times of log lines */
     make_program(instructions);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
         return -errno;

@@ -265,7 +265,7 @@ static void on_conn_closed(struct msgconn *c)
     }
 }
 
-/* The connection is of no use any more. Jobs of a mediator that cannot hear of their end must end. */
+/* The connection is of no use any more. Jobs whose mediator cannot hear of their end must end. */
 static void drop_connection(struct supervisor *s)
 {
     s->state = STATE_DOWN;

@@ -3,7 +3,7 @@
  * cpu.c - the CPU backend: a pool of threads and a queue by band; see gpu.h
  *
  * A submitted job is in exactly one of: a queue (one per band, FIFO), the hands of one thread, the
- * list of ended jobs. Queue and list are under one mutex, held for a few instructions. The eventfd
+ * list of ended jobs; a tiny one goes straight to that list, run by the owner. Queue and list are under one mutex, held for a few instructions. The eventfd
  * is written when the list becomes non-empty and read when poll() has emptied it.
  */
 #include "gpu-worker/cpu/cpu.h"
@@ -263,6 +263,20 @@ static int cpu_object_drop(struct gpu *gpu, struct gpu_object *object)
     return -EINVAL;
 }
 
+/* A wake-up costs more than these take; they pass the queue, which they hardly delay. */
+static bool is_tiny(const struct gpu_job *job)
+{
+    uint64_t left = cpu_op_find(job->request->hdr.op)->tiny_bytes;
+
+    for (unsigned i = 0; i < job->request->hdr.nbufs; i++) {
+        if (job->bufs[i].length > left) {
+            return false;
+        }
+        left -= job->bufs[i].length;
+    }
+    return left > 0;
+}
+
 static int cpu_submit(struct gpu *gpu, struct gpu_job *job)
 {
     if (job->band >= VGPU_BANDS || !cpu_op_find(job->request->hdr.op)) {
@@ -277,9 +291,17 @@ static int cpu_submit(struct gpu *gpu, struct gpu_job *job)
     job->run_ns = 0;
     atomic_store(&job->started_ns, 0);
     atomic_store(&job->stop, 0);
+    bool tiny = is_tiny(job);
+    if (tiny) {
+        run_job(gpu, job);
+    }
     pthread_mutex_lock(&gpu->lock);
-    list_push(&gpu->queues[job->band], job);
-    pthread_cond_signal(&gpu->work);
+    if (tiny) {
+        end_job(gpu, job);
+    } else {
+        list_push(&gpu->queues[job->band], job);
+        pthread_cond_signal(&gpu->work);
+    }
     pthread_mutex_unlock(&gpu->lock);
     return 0;
 }

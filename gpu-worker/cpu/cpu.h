@@ -28,6 +28,7 @@ struct cpu_op {
     uint16_t number; /* enum vgpu_op */
     uint64_t dtypes; /* bit n: for dtype n; 0 for an op without dtypes */
     cpu_run run;
+    uint32_t tiny_bytes; /* a job with at most these bytes takes less than handing it to a thread */
 };
 
 /** cpu_op_find() - the row of op @number in the table of cpu_ops.c; NULL when there is none */

@@ -11,16 +11,17 @@
 
 #define BIT(dtype) (UINT64_C(1) << VGPU_DTYPE_##dtype)
 #define FLOATS (BIT(F32) | BIT(F64))
+#define TINY 8192u
 #define SMALL (BIT(U8) | BIT(I8) | BIT(U32) | BIT(I32))
 
 static const struct cpu_op cpu_ops[] = {
-    {VGPU_OP_ECHO, 0, run_echo},
-    {VGPU_OP_AXPY, FLOATS, run_axpy},
-    {VGPU_OP_REDUCE, FLOATS | SMALL, run_reduce},
-    {VGPU_OP_GEMM, FLOATS, run_gemm},
-    {VGPU_OP_FFT, FLOATS, run_fft},
-    {VGPU_OP_SORT, FLOATS | SMALL | BIT(U64) | BIT(I64), run_sort},
-    {VGPU_OP_DENOISE, BIT(F32) | BIT(U8), run_denoise},
+    {VGPU_OP_ECHO, 0, run_echo, TINY},
+    {VGPU_OP_AXPY, FLOATS, run_axpy, TINY},
+    {VGPU_OP_REDUCE, FLOATS | SMALL, run_reduce, TINY},
+    {VGPU_OP_GEMM, FLOATS, run_gemm, 0},
+    {VGPU_OP_FFT, FLOATS, run_fft, 0},
+    {VGPU_OP_SORT, FLOATS | SMALL | BIT(U64) | BIT(I64), run_sort, 0},
+    {VGPU_OP_DENOISE, BIT(F32) | BIT(U8), run_denoise, 0},
 };
 
 const struct cpu_op *cpu_op_at(size_t index)

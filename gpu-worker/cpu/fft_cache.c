@@ -2,8 +2,8 @@
 /*
  * fft_cache.c - see fft_cache.h
  *
- * The plans are in one array; a use stamps a plan with a counter, and the plan with the lowest stamp
- * is replaced. With FFT_CACHE_MAX plans a linear search costs less than any transform.
+ * The plans are in one array; a use stamps a plan with a counter, and the plan with the lowest
+ * stamp is replaced. With FFT_CACHE_MAX plans a linear search costs less than any transform.
  */
 #include "gpu-worker/cpu/fft_cache.h"
 

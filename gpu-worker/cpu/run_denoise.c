@@ -58,9 +58,9 @@ struct denoise {
 };
 
 /*
- * 2^-t for t >= 0, relative error below 3e-7; exactly 1 for 0; 0 from 126 on; NaN stays. The integer
- * part is taken off by adding 1.5 * 2^23, which leaves it in the low bits; the polynomial is the best
- * one of degree 5 for the rest.
+ * 2^-t for t >= 0, relative error below 3e-7; exactly 1 for 0; 0 above 126; NaN stays. The integer
+ * part is taken off by adding 1.5 * 2^23, which leaves it in the low bits; the polynomial is the
+ * best one of degree 5 for the rest.
  */
 SIMD_BODY float exp2_minus(float t)
 {
@@ -83,8 +83,8 @@ SIMD_BODY float exp2_minus(float t)
     return t > 126.0f ? 0.0f : p * power;
 }
 
-/* An offset (dx, dy), dy >= 0, and the area of p for which its weights are needed: the block and the
- * block moved by (-dx, -dy), or rather the smallest rectangle around both. */
+/* An offset (dx, dy), dy >= 0, and the area of p for which its weights are needed: the block and
+ * the block moved by (-dx, -dy), or rather the smallest rectangle around both. */
 struct offset {
     int dx, dy;
     int x0, y0; /* first pixel of the area, from the block's first pixel, <= 0 */

@@ -2,8 +2,8 @@
 /*
  * run_sort.c - SORT on the CPU: stable, by least significant digit
  *
- * Keys become unsigned integers that sort the same way ("ranks"): the sign bit of signed integers is
- * flipped, floats are mapped by their bits, all NaNs to one rank above all numbers and -0 to the
+ * Keys become unsigned integers that sort the same way ("ranks"): the sign bit of signed integers
+ * is flipped, floats are mapped by their bits, all NaNs to one rank above all numbers and -0 to the
  * rank of +0, and for a descending sort all bits are flipped (which keeps equal keys in order).
  *
  * Ranks are sorted in private memory together with the index of their element; in the end keys and

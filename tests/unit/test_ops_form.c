@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What ops_check() demands of every op: body length, reserved fields, data type; ECHO as a whole. */
+/* What ops_check() demands of every op: body length, reserved fields, data type; all of ECHO. */
 #include <stdbool.h>
 
 #include "test_ops.h"
