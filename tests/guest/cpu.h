@@ -13,13 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-void *memcpy(void *dst, const void *src, size_t n);
-void *memset(void *dst, int c, size_t n);
-/* -ffreestanding makes them ordinary functions; a few bytes are better moved in place. */
-#define memcpy(dst, src, n) \
-    (__builtin_constant_p(n) && (n) <= 16 ? __builtin_memcpy(dst, src, n) : (memcpy)(dst, src, n))
-int memcmp(const void *a, const void *b, size_t n);
-size_t strlen(const char *s);
+#include "tests/guest/mem.h"
+
 bool streq(const char *a, const char *b);
 
 static inline void out8(uint16_t port, uint8_t v)

@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "tests/guest/mem.h"
+
 /** env_config_read() - PCI configuration space: bus 0..255, device 0..31, function 0..7, register a
  *  multiple of 4 */
 uint32_t env_config_read(unsigned bus, unsigned dev, unsigned fn, unsigned reg);
@@ -30,12 +32,6 @@ uint64_t env_now_ms(void);
 
 /** env_print() - %s %c %u %d %x %U (uint64_t), no widths */
 void env_print(const char *format, ...);
-
-/* memcpy, memset, memcmp, strlen are there as usual; no malloc, no libgcc (no 64-bit division) */
-void *(memcpy)(void *dst, const void *src, size_t n);
-void *memset(void *dst, int c, size_t n);
-int memcmp(const void *a, const void *b, size_t n);
-size_t strlen(const char *s);
 
 /** env_driver_main() - the driver: true when everything that it tried came out right */
 bool env_driver_main(void);
