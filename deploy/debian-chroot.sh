@@ -12,13 +12,15 @@ source deploy/lib/ui.sh
 # shellcheck source=deploy/lib/packages.sh
 source deploy/lib/packages.sh
 
+place=src/vgpu # of the project, in the chroot
+
 usage() {
-    cat <<'EOF'
+    cat <<EOF
 usage: deploy/debian-chroot.sh SUITE DIR [COMMAND...]
 
 Makes a minimal Debian (debootstrap, variant minbase) of SUITE (bookworm or trixie) in DIR from the
 mirrors that this host uses, unless DIR holds one already; puts a clean copy of this project into
-DIR/src/vgpu (a clone of the last commit, or the working tree if that has changes); runs COMMAND
+DIR/$place (a clone of the last commit, or the working tree if that has changes); runs COMMAND
 there as root. Needs root. Exits with COMMAND's status.
 
   example: deploy/debian-chroot.sh trixie /var/tmp/trixie ./deploy/quickstart.sh
@@ -63,30 +65,32 @@ chroot_make() {
 
 # copy_project - the last commit, or the working tree with its changes as a commit of its own
 copy_project() {
-    rm -rf "$dir/src"
-    mkdir -p "$dir/src"
+    rm -rf "${dir:?}/$place"
+    mkdir -p "$dir/${place%/*}"
     if [[ -z $(git status --porcelain) ]]; then
-        git clone -q --no-hardlinks . "$dir/src/vgpu"
+        git clone -q --no-hardlinks . "$dir/$place"
         return
     fi
     printf 'the working tree has changes: it is copied, not the last commit\n'
-    mkdir "$dir/src/vgpu"
+    mkdir "$dir/$place"
     git ls-files -z -co --exclude-standard | (
         while IFS= read -r -d '' file; do [[ ! -e $file ]] || printf '%s\0' "$file"; done
-    ) | tar --null -T - -c | tar -C "$dir/src/vgpu" -x
-    git -C "$dir/src/vgpu" init -q
-    git -C "$dir/src/vgpu" add -A
-    git -C "$dir/src/vgpu" -c user.name=copy -c user.email=copy@localhost commit -q -m copy
+    ) | tar --null -T - -c | tar -C "$dir/$place" -x
+    git -C "$dir/$place" init -q
+    git -C "$dir/$place" add -A
+    git -C "$dir/$place" -c user.name=copy -c user.email=copy@localhost commit -q -m copy
 }
 
-# What runs in the new namespaces. $1: DIR; rest: COMMAND.
+# What runs in the new namespaces. $1: DIR; $2: the project's folder in it; rest: COMMAND.
 # shellcheck disable=SC2016
 inside='
 set -e
-dir=$1; shift
+dir=$1 place=$2
+shift 2
 mount --make-rprivate /
 mount --bind "$dir" "$dir"
 mount -t proc proc "$dir/proc"
+mount -t sysfs -o ro sys "$dir/sys"
 mount -t tmpfs -o mode=755 dev "$dir/dev"
 mkdir "$dir/dev/shm" "$dir/dev/pts"
 mount -t tmpfs shm "$dir/dev/shm"
@@ -102,7 +106,7 @@ mount -t tmpfs -o mode=755 run "$dir/run"
 cp -L /etc/resolv.conf "$dir/etc/resolv.conf" 2>/dev/null || true
 exec chroot "$dir" /usr/bin/env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     LANG=C.UTF-8 TERM="${TERM:-dumb}" ${http_proxy:+http_proxy="$http_proxy"} \
-    ${https_proxy:+https_proxy="$https_proxy"} /bin/sh -c "cd /src/vgpu && exec \"\$@\"" sh "$@"
+    ${https_proxy:+https_proxy="$https_proxy"} /bin/sh -c "cd \"/$place\" && exec \"\$@\"" sh "$@"
 '
 
 case ${1:-} in
@@ -126,4 +130,4 @@ fi
 dir=$(cd "$dir" && pwd)
 ui_step "copying the project" "$log" copy_project
 (($#)) || exit 0
-unshare --mount --pid --fork --kill-child -- /bin/sh -c "$inside" sh "$dir" "$@"
+unshare --mount --pid --fork --kill-child -- /bin/sh -c "$inside" sh "$dir" "$place" "$@"

@@ -176,6 +176,15 @@ record() {
     rows+=("$1|$2|$3|$4|$5")
 }
 
+# why LOG TESTS - the lines of a log that say what failed; of a run of CTest those of the tests
+why() {
+    if [[ -n $2 ]]; then
+        grep -E '\*\*\*|^E  |^FAILED|:[EF]:|ERROR: |SUMMARY: |WARNING: ThreadSanitizer' "$1" | head -n 40
+    else
+        tail -n 40 "$1"
+    fi
+}
+
 # run_step NAME COMMAND...
 run_step() {
     local name=$1 log=$logs/${1//\//-}.log start=$SECONDS status=0 n bad
@@ -207,9 +216,8 @@ run_step() {
     if ((status == 0)); then
         ui_ok "$name (${n:+$n tests, }$took s)"
     else
-        ui_error "$name ($took s). The end of $log:"
-        tail -n 40 "$log" | sed 's/^/     | /' >&2
-        [[ -z ${GITHUB_ACTIONS:-} ]] || printf '::error::%s failed\n' "$name"
+        ui_error "$name ($took s). From $log:"
+        why "$log" "$n" | sed 's/^/     | /' >&2
     fi
     return 0
 }

@@ -18,7 +18,7 @@ pkg_group() {
         build) # compiling the programs
             printf '%s\n' gcc libc6-dev cmake ninja-build pkg-config libuv1-dev libcyaml-dev \
                 libjansson-dev check libopenblas-dev libfftw3-dev libpng-dev zlib1g-dev \
-                libzmq3-dev libprotobuf-c-dev protobuf-c-compiler
+                libyaml-dev libprotobuf-c-dev protobuf-c-compiler
             ;;
         run) # the virtual machines and the photographs of the quick start
             printf '%s\n' qemu-system-x86 busybox-static cpio netpbm python3 python3-numpy \

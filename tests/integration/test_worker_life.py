@@ -57,6 +57,12 @@ def inline_echo(data=b"12345678"):
                      inline=data)
 
 
+def queued_echo(rig):
+    """An ECHO that is too large to be run between two turns of the executor's loop."""
+    x = np.zeros(1 << 16, np.uint8)
+    return rig.place("ECHO", b"", [x], [x], beside=True)[0]
+
+
 # ---- registering ----------------------------------------------------------------------------
 
 
@@ -156,10 +162,19 @@ def test_several_jobs_in_flight(rig):
     assert {rig.wait_done().job for _ in range(5)} == jobs
 
 
+def test_a_tiny_job_passes_a_busy_thread(tmp_path):
+    with WorkerRig(tmp_path, "--threads", "1") as rig:
+        rig.new_region()
+        slow = rig.send_job(slow_request(rig), rig.region.number)
+        assert rig.wait_done(rig.send_job(inline_echo())).error == 0
+        rig.executor.send("JOB_CANCEL", job=slow, attempt=1)
+        assert rig.wait_done(slow).error == P.E["CANCELLED"]
+
+
 def test_a_short_job_passes_a_long_one(rig):
     rig.new_region()
     slow = rig.send_job(slow_request(rig), rig.region.number)
-    quick = rig.send_job(inline_echo())
+    quick = rig.send_job(queued_echo(rig), rig.region.number)
     rig.wait_done(quick)
     rig.executor.send("JOB_CANCEL", job=slow, attempt=1)
     assert rig.wait_done(slow).error == P.E["CANCELLED"]
@@ -169,7 +184,8 @@ def test_higher_bands_start_first(tmp_path):
     with WorkerRig(tmp_path, "--threads", "1", "--depth", "8") as rig:
         rig.new_region()
         slow = rig.send_job(slow_request(rig), rig.region.number)
-        jobs = {band: rig.send_job(inline_echo(), band=band) for band in (BATCH, HIGH, NORMAL, REALTIME)}
+        jobs = {band: rig.send_job(queued_echo(rig), rig.region.number, band)
+                for band in (BATCH, HIGH, NORMAL, REALTIME)}
         rig.executor.send("JOB_CANCEL", job=slow, attempt=1)
         order = [rig.wait_done().job for _ in range(5)]
         assert order == [slow, jobs[REALTIME], jobs[HIGH], jobs[NORMAL], jobs[BATCH]]
@@ -190,7 +206,7 @@ def test_cancel_a_queued_job(tmp_path):
     with WorkerRig(tmp_path, "--threads", "1") as rig:
         rig.new_region()
         slow = rig.send_job(slow_request(rig), rig.region.number)
-        queued = rig.send_job(inline_echo())
+        queued = rig.send_job(queued_echo(rig), rig.region.number)
         rig.executor.send("JOB_CANCEL", job=queued, attempt=1)
         assert rig.wait_done(queued).error == P.E["CANCELLED"]
         rig.executor.send("JOB_CANCEL", job=slow, attempt=2)  # another attempt: not this one
@@ -341,7 +357,7 @@ def test_waiting_for_a_thread_is_not_running(tmp_path):
     with WorkerRig(tmp_path, "--threads", "1") as rig:
         rig.new_region()
         slow = rig.send_job(slow_request(rig), rig.region.number, max_job_ms=1000)
-        quick = rig.send_job(inline_echo(), max_job_ms=500)
+        quick = rig.send_job(queued_echo(rig), rig.region.number, max_job_ms=500)
         assert rig.wait_done(slow).error == P.E["JOB_TOO_LONG"]
         assert rig.wait_done(quick).error == 0
 

@@ -167,6 +167,28 @@ START_TEST(a_queued_job_is_cancelled_at_once)
 }
 END_TEST
 
+/* With the only thread busy a tiny job is done when submit() returns, a larger one waits. */
+START_TEST(tiny_jobs_do_not_wait_for_a_thread)
+{
+    struct gpu_job *job;
+
+    open_gpu(1, JOBS);
+    gpu_cpu.submit(gpu, &make_slow(0)->job);
+    wait_started(&works[0]);
+    gpu_cpu.submit(gpu, &make(1, VGPU_OP_ECHO, 0, 64)->job);
+    ck_assert_uint_eq(gpu_cpu.poll(gpu, &job, 1), 1);
+    ck_assert_ptr_eq(job, &works[1].job);
+    ck_assert_mem_eq(works[1].in, works[1].out, 64);
+    ck_assert_uint_eq(works[1].out[64], 0);
+    gpu_cpu.submit(gpu, &make_echo(2, 0)->job);
+    ck_assert_uint_eq(gpu_cpu.poll(gpu, &job, 1), 0);
+    gpu_cpu.cancel(gpu, &works[0].job, VGPU_E_CANCELLED);
+    wait_one();
+    wait_one();
+    gpu_cpu.close(gpu);
+}
+END_TEST
+
 START_TEST(the_descriptor_is_readable_exactly_while_there_are_jobs)
 {
     struct pollfd fd = {.events = POLLIN};
@@ -252,6 +274,7 @@ int main(void)
     tcase_add_test(tc, depth_is_a_limit);
     tcase_add_test(tc, higher_bands_first_fifo_within);
     tcase_add_test(tc, a_queued_job_is_cancelled_at_once);
+    tcase_add_test(tc, tiny_jobs_do_not_wait_for_a_thread);
     tcase_add_test(tc, the_descriptor_is_readable_exactly_while_there_are_jobs);
     tcase_add_test(tc, what_cannot_be_submitted);
     tcase_add_test(tc, capabilities_lie_within_the_definition_of_the_ops);
