@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "bench/stats.h"
+#include "common/clock.h"
 
 #define REQUEST_BYTES 112
 #define RESPONSE_BYTES 80
@@ -95,12 +96,12 @@ int main(int argc, char **argv)
     pid = answerer();
     stats_init(&s, n);
     for (size_t i = 0; i < n + n / 10; i++) {
-        uint64_t begin = stats_now_ns();
+        uint64_t begin = clock_now_ns();
 
         put("request", bytes, sizeof(bytes));
         take("response", bytes, RESPONSE_BYTES);
         if (i >= n / 10) {
-            stats_add(&s, stats_now_ns() - begin);
+            stats_add(&s, clock_now_ns() - begin);
         }
     }
     stats_report(&s, "file-poll");

@@ -12,9 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bench/typical.h"
 #include "bench/stats.h"
+#include "bench/typical.h"
 #include "bench/vmclient.h"
+#include "common/clock.h"
 
 static uint32_t echo_request(uint8_t *ret)
 {
@@ -62,10 +63,10 @@ static void run(struct vmclient *c, const char *name, uint8_t *request, uint32_t
         uint64_t begin;
 
         set_tag(request, i + 1);
-        begin = stats_now_ns();
+        begin = clock_now_ns();
         r = vmclient_run(c, request, len);
         if (i > n / 10) {
-            stats_add(&all, stats_now_ns() - begin);
+            stats_add(&all, clock_now_ns() - begin);
             stats_add(&worker, r->run_ns);
         }
         check(r, i + 1);

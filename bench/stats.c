@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "bench/stats.h"
 
@@ -58,12 +57,4 @@ void stats_report(struct stats *s, const char *name)
            "\n",
            name, n, s->ns[0], s->ns[n / 2], s->ns[n - 1 - n / 100], s->ns[n - 1]);
     fflush(stdout);
-}
-
-uint64_t stats_now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }

@@ -66,16 +66,11 @@ static const struct typical ops[] = {
 };
 /* clang-format on */
 
-const struct typical *typical_at(unsigned i)
-{
-    return i < sizeof(ops) / sizeof(ops[0]) ? &ops[i] : NULL;
-}
-
 const struct typical *typical_find(const char *name)
 {
-    for (unsigned i = 0; typical_at(i); i++) {
-        if (strcmp(typical_at(i)->name, name) == 0) {
-            return typical_at(i);
+    for (unsigned i = 0; i < sizeof(ops) / sizeof(ops[0]); i++) {
+        if (strcmp(ops[i].name, name) == 0) {
+            return &ops[i];
         }
     }
     return NULL;

@@ -28,9 +28,6 @@ struct typical {
 /** typical_find() - the job called @name; NULL when there is none */
 const struct typical *typical_find(const char *name);
 
-/** typical_at() - job number @i; NULL past the last */
-const struct typical *typical_at(unsigned i);
-
 /** typical_fill() - inputs of @op in @arena: floats in [0, 1), bytes */
 void typical_fill(const struct typical *op, uint8_t *arena);
 

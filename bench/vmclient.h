@@ -24,6 +24,7 @@ struct vmclient {
 /** vmclient_open() - connect to @path, HELLO, and wait until the mediator takes requests */
 void vmclient_open(struct vmclient *c, const char *path, uint64_t arena_size);
 
+/** vmclient_close() - hang up and free the arena */
 void vmclient_close(struct vmclient *c);
 
 /**
