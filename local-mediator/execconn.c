@@ -108,13 +108,25 @@ const char *exec_reaped(struct worker *w, const struct vgpu_executor_gone *messa
              LOG_I("exit", WIFEXITED(status) ? WEXITSTATUS(status) : -1),
              LOG_I("signal", WIFSIGNALED(status) ? WTERMSIG(status) : 0), LOG_S("text", text));
     exec->supervised = false;
+    if (w->exec == exec) {
+        w->exec = NULL; /* whatever ends below must not start anything here */
+    }
     if (exec->channel) {
-        /* Results that it sent before it ended still count. */
+        /* Results that it sent before it ended still count; nobody can add to them. */
+        shutdown(exec->conn.sp.fd, SHUT_RD);
         msgconn_read_all(&exec->conn);
     }
     lose_attempts(exec, text[0] ? text : "the executor ended");
     finish(exec);
     return NULL;
+}
+
+/* Its supervisor is gone. While its channel is open and it has attempts, it may still write. */
+static void finish_if_left(struct exec *exec)
+{
+    if (!exec->supervised && !exec->closing && (!exec->channel || TAILQ_EMPTY(&exec->attempts))) {
+        finish(exec);
+    }
 }
 
 void exec_unsupervised(struct worker *w)
@@ -126,19 +138,37 @@ void exec_unsupervised(struct worker *w)
         struct exec *next = TAILQ_NEXT(exec, link);
 
         exec->supervised = false;
-        if (!exec->channel && !exec->closing) {
-            finish(exec);
-        }
+        finish_if_left(exec);
         exec = next;
     }
 }
 
 /* ---- messages ---- */
 
+/* Return: whether it was there. */
+static bool drop_region(struct exec *exec, uint32_t region)
+{
+    for (uint32_t i = 0; i < exec->n_regions; i++) {
+        if (exec->regions[i] == region) {
+            exec->regions[i] = exec->regions[--exec->n_regions];
+            return true;
+        }
+    }
+    return false;
+}
+
 static void on_detached(struct exec *exec, uint32_t region)
 {
     struct attempt *a = TAILQ_FIRST(&exec->attempts);
+    struct worker *w = exec->worker;
+    uint32_t suppressed = 0;
 
+    /* Not asked for: the executor could not attach it. The next job tries again. */
+    if (drop_region(exec, region) &&
+        log_limit_pass(&w->log_limit, mediator_now(w->m), &suppressed)) {
+        log_warn("region refused", LOG_S("worker", w->name), LOG_U("executor", exec->number),
+                 LOG_U("region", region), LOG_U("suppressed", suppressed));
+    }
     while (a) {
         struct attempt *next = TAILQ_NEXT(a, exec_link);
 
@@ -260,13 +290,9 @@ static void forget_region(struct exec *exec, uint32_t region)
 {
     struct vgpu_detach message = {.region = region};
 
-    for (uint32_t i = 0; i < exec->n_regions; i++) {
-        if (exec->regions[i] == region) {
-            exec->regions[i] = exec->regions[--exec->n_regions];
-            seqpacket_start(&message.msg, VGPU_MSG_DETACH, sizeof(message), 0);
-            msgconn_send(&exec->conn, &message.msg, sizeof(message), NULL, -1);
-            return;
-        }
+    if (drop_region(exec, region)) {
+        seqpacket_start(&message.msg, VGPU_MSG_DETACH, sizeof(message), 0);
+        msgconn_send(&exec->conn, &message.msg, sizeof(message), NULL, -1);
     }
 }
 
@@ -343,6 +369,7 @@ void exec_tick(struct exec *exec, uint64_t now_ns)
     }
     check_liveness(exec, now_ns);
     check_limits(exec, now_ns);
+    finish_if_left(exec);
 }
 
 void exec_close_all(struct worker *w)

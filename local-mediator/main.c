@@ -31,7 +31,7 @@ struct options {
 };
 
 static const char help[] =
-    "usage: vgpu-mediator --config FILE [options]\n"
+    "Usage: vgpu-mediator --config FILE [OPTIONS]\n"
     "\n"
     "Takes the requests of this host's virtual machines and gives them to its workers.\n"
     "\n"
@@ -47,8 +47,8 @@ static const char help[] =
     "Signals: TERM, INT  finish running jobs, then stop; a second one stops at once\n"
     "         HUP        read the pool file again\n"
     "\n"
-    "Exit status: 0 stopped as asked   1 cannot start   2 wrong flags\n"
-    "             3 pool file is wrong   4 a socket is in use by another mediator\n"
+    "Exit codes: 0 stopped as asked   1 cannot start   2 wrong flags\n"
+    "            3 pool file is wrong   4 a socket is in use by another mediator\n"
     "\n"
     "Examples:\n"
     "  vgpu-mediator --config /etc/vgpu/pool.yaml --check\n"

@@ -163,6 +163,7 @@ static uint64_t tick_period_ms(const struct mediator *m)
 static void start_tick(struct mediator *m)
 {
     m->tick_ns = mediator_now(m);
+    uv_update_time(&m->loop); /* after a long reload: not before what peers sent is read */
     uv_timer_start(&m->tick, on_tick, tick_period_ms(m), tick_period_ms(m));
 }
 

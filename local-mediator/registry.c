@@ -113,6 +113,19 @@ static int add_pool(struct mediator *m, struct pool **ret_pool)
     return r;
 }
 
+/* A pool that is gone keeps its place, for what it has queued and for its workers. */
+static bool pools_fit(struct mediator *m, const struct conf *conf)
+{
+    uint32_t count = m->n_pools;
+
+    for (uint32_t i = 0; i < conf->n_pools; i++) {
+        uint32_t index;
+
+        count += !find_pool(m, conf->pools[i].name, &index);
+    }
+    return count <= CONF_POOLS_MAX;
+}
+
 static int apply_pools(struct mediator *m, const struct conf *conf)
 {
     for (uint32_t i = 0; i < m->n_pools; i++) {
@@ -152,14 +165,14 @@ static uint64_t translate_pools(struct mediator *m, const struct conf *conf, uin
     return mask;
 }
 
-static bool in_file(const struct conf *conf, const char *name)
+static const struct conf_vm *in_file(const struct conf *conf, const char *name)
 {
     for (uint32_t i = 0; i < conf->n_vms; i++) {
         if (strcmp(conf->vms[i].name, name) == 0) {
-            return true;
+            return &conf->vms[i];
         }
     }
-    return false;
+    return NULL;
 }
 
 static int apply_vm(struct mediator *m, const struct conf *conf, const struct conf_vm *c)
@@ -173,19 +186,29 @@ static int apply_vm(struct mediator *m, const struct conf *conf, const struct co
     return vm ? vm_configure(vm, c, tenant, pool, pools) : vm_add(m, c, tenant, pool, pools);
 }
 
-static int apply_vms(struct mediator *m, const struct conf *conf)
+/* First of all, so that a new socket may be where another one was. */
+static void remove_vms(struct mediator *m, const struct conf *conf)
 {
     struct vm *vm = TAILQ_FIRST(&m->vms);
-    int result = 0;
 
     while (vm) {
         struct vm *next = TAILQ_NEXT(vm, link);
+        const struct conf_vm *c = vm->removed ? NULL : in_file(conf, vm->c.name);
 
-        if (!vm->removed && !in_file(conf, vm->c.name)) {
+        if (!vm->removed && !c) {
             vm_remove(vm, "no longer in the pool file");
+        } else if (c && !vm_keeps(vm, c)) {
+            vm_remove(vm, "its socket, uid or uuid changed in the pool file");
         }
         vm = next;
     }
+}
+
+static int apply_vms(struct mediator *m, const struct conf *conf)
+{
+    int result = 0;
+
+    remove_vms(m, conf);
     for (uint32_t i = 0; i < conf->n_vms; i++) {
         int r = apply_vm(m, conf, &conf->vms[i]);
 
@@ -196,8 +219,14 @@ static int apply_vms(struct mediator *m, const struct conf *conf)
 
 int registry_apply(struct mediator *m, const struct conf *conf)
 {
-    int r = history_resize(m, (uint32_t)conf->mediator.history);
+    int r;
 
+    if (!pools_fit(m, conf)) {
+        log_error("too many pools: those that were removed count until the mediator is restarted",
+                  LOG_U("most", CONF_POOLS_MAX));
+        return -ENOSPC;
+    }
+    r = history_resize(m, (uint32_t)conf->mediator.history);
     if (r < 0) {
         return r;
     }

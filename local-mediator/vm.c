@@ -108,21 +108,21 @@ int vm_add(struct mediator *m, const struct conf_vm *c, struct tenant *tenant, s
     return start_listening(vm);
 }
 
-int vm_configure(struct vm *vm, const struct conf_vm *c, struct tenant *tenant, struct pool *pool,
-                 uint64_t pools)
+bool vm_keeps(const struct vm *vm, const struct conf_vm *c)
 {
     bool same_socket =
         strcmp(vm->c.socket, c->socket) == 0 && vm->c.own_uid == c->own_uid && vm->c.uid == c->uid;
-    struct mediator *m = vm->m;
     bool same_vm = vm->c.any_uuid == c->any_uuid && memcmp(vm->c.uuid, c->uuid, 16) == 0;
 
-    if (same_vm && (same_socket || vm->listener.fd < 0)) {
-        set_configuration(vm, c, tenant, pool, pools);
-        vmconn_send_state(vm);
-        return vm->listener.fd < 0 && !vm->listening ? start_listening(vm) : 0;
-    }
-    vm_remove(vm, "its socket, uid or uuid changed in the pool file");
-    return vm_add(m, c, tenant, pool, pools);
+    return same_vm && (same_socket || vm->listener.fd < 0);
+}
+
+int vm_configure(struct vm *vm, const struct conf_vm *c, struct tenant *tenant, struct pool *pool,
+                 uint64_t pools)
+{
+    set_configuration(vm, c, tenant, pool, pools);
+    vmconn_send_state(vm);
+    return vm->listener.fd < 0 && !vm->listening ? start_listening(vm) : 0;
 }
 
 void vm_remove(struct vm *vm, const char *why)

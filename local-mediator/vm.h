@@ -23,7 +23,10 @@ struct vm *vm_find(struct mediator *m, const char *name);
 int vm_add(struct mediator *m, const struct conf_vm *c, struct tenant *tenant, struct pool *pool,
            uint64_t pools);
 
-/** vm_configure() - new configuration of a VM; a new socket or uid disconnects it */
+/** vm_keeps() - whether its socket can stay as it is with a new configuration */
+bool vm_keeps(const struct vm *vm, const struct conf_vm *c);
+
+/** vm_configure() - new configuration of a VM that keeps its socket */
 int vm_configure(struct vm *vm, const struct conf_vm *c, struct tenant *tenant, struct pool *pool,
                  uint64_t pools);
 

@@ -194,13 +194,16 @@ static void acknowledge_reset(struct vmconn *vc)
 static void reset(struct vmconn *vc, uint32_t epoch)
 {
     struct vm *vm = vc->vm;
+    uint32_t suppressed = 0;
 
     if (!session_is_newer(epoch, vc->epoch)) {
         on_end(&vc->conn, "RESET to an epoch that is not newer", true);
         return;
     }
-    log_info("vm reset", LOG_S("vm", vm->c.name), LOG_U("epoch", epoch),
-             LOG_U("writers", vm->n_writers));
+    if (log_limit_pass(&vm->log_limit, mediator_now(vm->m), &suppressed)) {
+        log_info("vm reset", LOG_S("vm", vm->c.name), LOG_U("epoch", epoch),
+                 LOG_U("writers", vm->n_writers), LOG_U("suppressed", suppressed));
+    }
     vc->epoch = epoch;
     vc->last_seq = 0;
     vc->state = SESSION_RESETTING;
@@ -331,8 +334,9 @@ static void on_drained(struct msgconn *c)
     struct vmconn *vc = c->user;
 
     if (vc->vm->conn == vc) {
-        job_accepts_left(vc->vm);
+        /* In this order: what job_accepts_left() refuses must not end jobs that it has yet to see. */
         pump(vc);
+        job_accepts_left(vc->vm);
     }
 }
 

@@ -60,6 +60,51 @@ def test_results_sent_before_the_end_still_count(m):
         assert s.answer().payload == b"last words"
 
 
+def test_gone_while_its_channel_is_open(m):
+    """A supervisor that says so of an executor that it left running: what it had runs elsewhere."""
+    with m.worker("w0") as w0, m.stub("a") as s:
+        s.request(*echo(b"1" * 64, inline=False))
+        s.request(*echo(b"2" * 64, inline=False))
+        w0.job()
+        w0.link.send("EXECUTOR_GONE", executor=w0.executors, status=9)
+        w0.channel.wait_closed()
+        with m.worker("w1") as w1:
+            w1.serve_echo()
+            assert [s.answer().error, s.answer().error] == [0, 0]
+        assert lingering(m) == 0
+
+
+def test_refused_region_is_attached_again(m):
+    """DETACHED without DETACH: the executor could not map it; the next job tries once more."""
+    with m.worker("w0") as w, m.stub("a") as s:
+        for _ in range(2):
+            s.request(*echo(b"x" * 64, inline=False))
+            region = w.channel.wait("ATTACH").fields.region
+            w.channel.send("DETACHED", region=region)
+            w.done(w.job(), error=P.E["INTERNAL"])
+            assert s.answer().error == P.E["INTERNAL"]
+        s.close()
+        m.reload(MediatorRig.plain_pool(["b"], QUICK))
+        with pytest.raises(TimeoutError):
+            w.channel.wait("DETACH", limit_s=1)
+
+
+def test_workers_that_leave_their_executors_behind(m):
+    """Channels without a supervisor and without a job are closed."""
+    before = len(os.listdir(f"/proc/{m.process.pid}/fd"))
+    channels = []
+    for i in range(20):
+        w = m.worker(f"w{i}")
+        for _ in range(10):
+            channels.append(w.new_executor())
+        w.ended.set()
+        w.link.close()
+    wait_for("their channels are closed",
+             lambda: len(os.listdir(f"/proc/{m.process.pid}/fd")) <= before + 1)
+    for channel in channels:
+        channel.close()
+
+
 def test_quarantined_after_three_tries(m):
     with m.worker("w0") as w, m.stub("a") as s:
         s.request(*echo(b"killer"))
@@ -340,6 +385,22 @@ def test_pool_limit(tmp_path):
         assert a.answer().error == 0
 
 
+def test_accept_that_leaves_late_meets_a_full_pool(tmp_path):
+    """The socket drains; one request is refused only now, behind the answer of another."""
+    pool = MediatorRig.plain_pool(["a", "b"], QUICK, pool="max_queued: 1")
+    with MediatorRig(tmp_path, yaml=pool) as m, m.stub("a") as a, m.stub("b") as b:
+        b.request(*echo(b"fills the pool"))
+        assert b.wait("ACCEPT")
+        for _ in range(600):
+            a.say("WISH", band=P.BAND_BATCH)
+        a.request(*echo(b"waits for its ACCEPT to leave"))
+        a.request(P.request("ECHO", version=99))
+        m.wait_log("error=BAD_VERSION")
+        assert {a.answer().error, a.answer().error} == {P.E["BUSY"], P.E["BAD_VERSION"]}
+        a.request(P.request("INFO"))
+        assert a.answer().error == 0
+
+
 # ---- VMs that vanish, come back, reset ----
 
 
@@ -506,6 +567,15 @@ def test_vm_that_does_not_read_harms_nobody(m):
             assert answer.error == 0
             outputs[answer.seq] = bytes(answer.outputs[1])
         assert [outputs[i + 1] for i in range(len(sent))] == sent
+
+
+def test_resets_do_not_fill_the_log(m):
+    with m.stub("a") as s:
+        for _ in range(500):
+            s.epoch += 1
+            s.say("RESET")
+            s.wait("RESET_ACK")
+        assert m.log().count("vm reset") < 250
 
 
 def test_vm_that_floods_is_cut_off(m):

@@ -6,9 +6,10 @@ import os
 import signal
 import socket
 import subprocess
+import time
 
 import pytest
-from mediator_rig import BIN, Gone, Link, MediatorRig, P, connect, echo, wait_for
+from mediator_rig import BIN, FakeStub, Gone, Link, MediatorRig, P, connect, echo, wait_for
 
 
 @pytest.fixture
@@ -178,6 +179,49 @@ def test_reload_with_another_uuid_disconnects(m):
     with m.stub("a", hello=False) as s:
         s.send_hello()
         assert s.wait("REFUSED").fields.reason == P.REFUSED_UNKNOWN_VM
+
+
+def test_reload_moves_a_socket_to_where_another_was(m, tmp_path):
+    def text(sockets):
+        return "version: 1\nvms:\n" + "".join(
+            f"  - name: {vm}\n    socket: {m.run_dir}/{place}/s\n" for vm, place in sockets)
+
+    m.reload(text([("a", "x"), ("b", "y")]))
+    log = m.reload(text([("a", "y"), ("b", "x")]))
+    assert "refused" not in log and "result=ok" in log
+    for place in ("x", "y"):
+        with FakeStub(m.run_dir / place / "s") as s:
+            s.request(P.request("INFO"))
+            assert s.answer().error == 0
+
+
+def test_a_long_reload_blames_nobody(tmp_path):
+    """What workers sent while the pool file was read is read before they are judged."""
+    quick = "heartbeat: 50ms"
+    with MediatorRig(tmp_path, mediator=quick) as m, m.worker("w0") as w, m.stub("a") as s:
+        s.request(*echo(b"running"))
+        job = w.job()
+        m.reload(MediatorRig.plain_pool(["a", *(f"v{i}" for i in range(3000))], quick))
+        time.sleep(0.5)
+        w.do_echo(job)
+        answer = s.answer()
+        assert answer.payload == b"running" and answer.hdr.attempts == 1
+        assert "liveness" not in m.log()
+
+
+def test_more_pools_than_there_is_room_for_change_nothing(m):
+    """Removed pools keep their place; a file that does not fit is refused as a whole."""
+    def text(round_):
+        return ("version: 1\npools: [" +
+                ", ".join(f"{{name: p{round_}-{i}, id: {i + 1}}}" for i in range(40)) +
+                "]\nvms:\n  - name: a\n")
+
+    m.reload(text(0))
+    assert "too many pools" in m.reload(text(1))
+    with m.worker("w0", pool="p0-0") as w, m.stub("a") as s:
+        s.request(*echo(b"as before"))
+        w.do_echo(w.job())
+        assert s.answer().payload == b"as before"
 
 
 def test_removed_pool_still_runs_what_it_has(tmp_path):

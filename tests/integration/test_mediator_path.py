@@ -254,3 +254,14 @@ def test_admin_socket_refuses_nonsense(m, line, complaint):
         sock.sendall(line)
         answer = sock.makefile("rb").readline()
         assert b"vgpu.error/1" in answer and complaint.encode() in answer
+
+
+def test_admin_question_cut_off(m):
+    """Half a question gets no answer, and the next client is served."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(30)
+        sock.connect(str(m.run_dir / "admin.sock"))
+        sock.sendall(b'{"command": "queu')
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(1) == b""
+    assert m.ask("queues")["schema"] == "vgpu.queues/1"
