@@ -24,7 +24,6 @@
 #define CONF_PATH_MAX 107u /* bytes of the path of a socket */
 #define CONF_ERRORS_MAX 20u
 #define CONF_FILE_MAX (16u << 20)
-#define CONF_VMS_MAX 65535u
 #define CONF_POOLS_MAX 64u
 
 enum {

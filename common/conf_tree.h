@@ -30,6 +30,7 @@ struct conf_tree {
 int conf_tree_parse(struct conf_tree *tree, const char *file, const char *text, size_t length,
                     struct conf_errors *errors);
 
+/** conf_tree_fini() - free the tree */
 void conf_tree_fini(struct conf_tree *tree);
 
 /** conf_tree_root(), conf_tree_key(), conf_tree_entry() - walk; NULL in gives NULL out */

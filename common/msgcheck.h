@@ -25,8 +25,6 @@ enum msgcheck_from {
     MSGCHECK_TO_EXECUTOR,   /* mediator -> executor, executor channel */
 };
 
-#define MSGCHECK_FDS_MAX 1 /* most file descriptors of any message */
-
 /**
  * msgcheck_message() - check a whole received message
  * @from:    who sent it, on which connection

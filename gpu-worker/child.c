@@ -169,7 +169,3 @@ uint32_t child_jobs(const struct child *child)
     return child->running ? atomic_load(&child->pulse->in_flight) : 0;
 }
 
-uint64_t child_done(const struct child *child)
-{
-    return child->running ? atomic_load(&child->pulse->done) : 0;
-}

@@ -52,7 +52,4 @@ void child_watch(struct child *child);
 /** child_jobs() - jobs that it works on, as far as we know */
 uint32_t child_jobs(const struct child *child);
 
-/** child_done() - jobs that it has ended */
-uint64_t child_done(const struct child *child);
-
 #endif

@@ -6,9 +6,9 @@
  * resolves buffers to addresses and owns time limits; the backend moves bytes and computes.
  *
  * Threads. All functions of one open backend are called from one thread, the owner, and none of
- * them waits for a job (submit() may run one of a few microseconds itself). A backend has threads or streams of its own, which touch a job only between
- * submit() and the moment that poll() returns it. The fields of struct gpu_job that both sides use
- * in that time are atomic.
+ * them waits for a job (submit() may run one of a few microseconds itself). A backend has threads or
+ * streams of its own, which touch a job only between submit() and the moment that poll() returns it.
+ * The fields of struct gpu_job that both sides use in that time are atomic.
  *
  * Ownership. A job, its request, its response memory and the regions and objects that it names
  * belong to the caller and must stay as they are while it is submitted. A backend writes to the OUT

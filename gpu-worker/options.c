@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/conf_text.h"
 #include "gpu-worker/gpu.h"
 
 #define RUN_DIR_DEFAULT "/run/vgpu"
@@ -87,22 +88,10 @@ static int wrong(const char *option, const char *value, const char *expected)
 }
 
 /* [A-Za-z0-9._-]{1,63} */
-static bool is_name(const char *text)
-{
-    size_t length = strlen(text);
-
-    for (const char *c = text; *c; c++) {
-        if (!isalnum((unsigned char)*c) && !strchr("._-", *c)) {
-            return false;
-        }
-    }
-    return length >= 1 && length < VGPU_NAME_MAX;
-}
-
 static int set_name(const char *option, const char *value, char *ret)
 {
-    if (!is_name(value)) {
-        return wrong(option, value, "1 to 63 letters, digits, '.', '_' or '-'");
+    if (!conf_text_is_name(value)) {
+        return wrong(option, value, "1 to 63 letters, digits, '.', '_' or '-', not starting with '.'");
     }
     memcpy(ret, value, strlen(value) + 1);
     return 0;

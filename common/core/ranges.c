@@ -175,27 +175,6 @@ int ranges_free(struct ranges *r, uint64_t offset, uint64_t length)
     return 0;
 }
 
-int ranges_grow(struct ranges *r, uint64_t size)
-{
-    uint64_t added = size - r->size;
-    int err;
-
-    if (size < r->size || !is_aligned(r, size)) {
-        return -EINVAL;
-    }
-    if (added == 0) {
-        return 0;
-    }
-    err = reserve(r);
-    if (err) {
-        return err;
-    }
-    join(r, r->n_free, r->size, added);
-    r->size = size;
-    r->free_bytes += added;
-    return 0;
-}
-
 uint64_t ranges_largest(const struct ranges *r)
 {
     uint64_t best = 0;

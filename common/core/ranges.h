@@ -63,14 +63,6 @@ int ranges_alloc(struct ranges *r, uint64_t length, uint64_t *ret_offset);
  */
 int ranges_free(struct ranges *r, uint64_t offset, uint64_t length);
 
-/**
- * ranges_grow() - add space at the end
- * @size: new size, a multiple of the alignment, not smaller than before
- *
- * Return: 0; -EINVAL; -ENOMEM.
- */
-int ranges_grow(struct ranges *r, uint64_t size);
-
 /** ranges_largest() - bytes of the longest free range */
 uint64_t ranges_largest(const struct ranges *r);
 

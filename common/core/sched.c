@@ -353,13 +353,6 @@ void sched_remove(struct sched *s, struct sched_job *job)
     leave(s, job);
 }
 
-void sched_reclass(struct sched *s, struct sched_job *job, uint8_t klass)
-{
-    backlog_remove(s, job);
-    job->klass = klass;
-    backlog_insert(s, job);
-}
-
 struct sched_job *sched_expire(struct sched *s, uint64_t now_ns)
 {
     struct sched_job *job = heap_first(&s->deadlines);

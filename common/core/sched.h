@@ -127,9 +127,6 @@ void sched_done(struct sched *s, struct sched_job *job, uint64_t cost_ns);
 /** sched_remove() - take a QUEUED job out (cancelled, its VM gone); it is OUT now */
 void sched_remove(struct sched *s, struct sched_job *job);
 
-/** sched_reclass() - give a QUEUED job another eligibility class, in its old place */
-void sched_reclass(struct sched *s, struct sched_job *job, uint8_t klass);
-
 /**
  * sched_expire() - take out one QUEUED job whose deadline is not after @now_ns
  *

@@ -1,9 +1,60 @@
 /* SPDX-License-Identifier: MIT */
-/* test_proto.c - the network headers survive the wire, and hostile bytes do not crash the unpacker */
+/*
+ * test_proto.c - the local messages keep their layout; the network headers survive the wire, and
+ * hostile bytes do not crash the unpacker
+ */
+#include <stddef.h>
 #include <string.h>
 
 #include "proto/vgpu.pb-c.h"
+#include "proto/vgpu_local.h"
 #include "tests/unit/unit.h"
+
+/* Every message of vgpu_local.h: its size, and where its last field is. */
+#define LAYOUT(type, size, last, offset)                                          \
+    {                                                                             \
+#type, sizeof(struct type), (size), offsetof(struct type, last), (offset) \
+    }
+
+static const struct {
+    const char *name;
+    size_t size, want_size, last, want_last;
+} layouts[] = {
+    LAYOUT(vgpu_msg, 16, epoch, 12),
+    LAYOUT(vgpu_hello, 72, reserved1, 70),
+    LAYOUT(vgpu_hello_ack, 64, reserved2, 60),
+    LAYOUT(vgpu_refused, 24, reserved, 20),
+    LAYOUT(vgpu_request, 32, deadline_left_ms, 28),
+    LAYOUT(vgpu_data, 40, offset, 32),
+    LAYOUT(vgpu_accept, 24, seq, 16),
+    LAYOUT(vgpu_response, 24, seq, 16),
+    LAYOUT(vgpu_cancel_msg, 32, reserved, 28),
+    LAYOUT(vgpu_reset, 16, msg, 0),
+    LAYOUT(vgpu_wish, 24, reserved, 17),
+    LAYOUT(vgpu_state, 24, reserved, 22),
+    LAYOUT(vgpu_register, 320, device, 256),
+    LAYOUT(vgpu_register_ack, 32, max_job_ms, 28),
+    LAYOUT(vgpu_executor, 24, pid, 20),
+    LAYOUT(vgpu_executor_gone, 24, status, 20),
+    LAYOUT(vgpu_kill_executor, 24, reason, 20),
+    LAYOUT(vgpu_heartbeat, 24, progress, 16),
+    LAYOUT(vgpu_drain, 16, msg, 0),
+    LAYOUT(vgpu_attach, 32, size, 24),
+    LAYOUT(vgpu_detach, 24, reserved, 20),
+    LAYOUT(vgpu_detached, 24, reserved, 20),
+    LAYOUT(vgpu_job, 48, reserved, 41),
+    LAYOUT(vgpu_job_cancel, 32, reserved, 28),
+    LAYOUT(vgpu_done, 32, reserved, 28),
+};
+
+START_TEST(local_layouts)
+{
+    ck_assert_msg(layouts[_i].size == layouts[_i].want_size, "%s: size %zu", layouts[_i].name,
+                  layouts[_i].size);
+    ck_assert_msg(layouts[_i].last == layouts[_i].want_last, "%s: last field at %zu",
+                  layouts[_i].name, layouts[_i].last);
+}
+END_TEST
 
 static size_t pack_submit(uint8_t *out, size_t cap)
 {
@@ -87,6 +138,7 @@ int main(void)
     Suite *s = suite_create("proto");
     TCase *tc = tcase_create("proto");
 
+    tcase_add_loop_test(tc, local_layouts, 0, N_ELEMS(layouts));
     tcase_add_test(tc, round_trip);
     tcase_add_test(tc, damaged_bytes);
     tcase_add_test(tc, no_recursion);

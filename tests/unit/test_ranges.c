@@ -52,23 +52,6 @@ START_TEST(wrong_frees)
 }
 END_TEST
 
-START_TEST(grows)
-{
-    struct ranges r;
-    uint64_t a;
-
-    ck_assert_int_eq(ranges_init(&r, 0, 64), 0);
-    ck_assert_int_eq(ranges_alloc(&r, 64, &a), RANGES_E_NEVER);
-    ck_assert_int_eq(ranges_grow(&r, 128), 0);
-    ck_assert_int_eq(ranges_alloc(&r, 64, &a), 0);
-    ck_assert_int_eq(ranges_grow(&r, 64), -EINVAL);
-    ck_assert_int_eq(ranges_grow(&r, 256), 0);
-    ck_assert_uint_eq(ranges_largest(&r), 192);
-    ck_assert_int_eq(ranges_check(&r), 0);
-    ranges_fini(&r);
-}
-END_TEST
-
 #define SPACE 65536u
 #define LIVE 200u
 
@@ -121,7 +104,6 @@ int main(void)
 
     tcase_add_test(tc, first_fit);
     tcase_add_test(tc, wrong_frees);
-    tcase_add_test(tc, grows);
     tcase_add_loop_test(tc, random_operations, 0, 3);
     suite_add_tcase(s, tc);
     return unit_run(s);
