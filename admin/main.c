@@ -25,21 +25,21 @@ static void print_help(FILE *out)
 {
     const struct view *v;
 
-    fprintf(out, "usage: vgpuctl [--admin PATH] COMMAND [--json] [--watch[=SECONDS]]\n\n"
-                 "Shows what a mediator is doing.\n\ncommands:\n");
+    fprintf(out, "Usage: vgpuctl [OPTIONS] COMMAND\n\n"
+                 "Shows what a mediator is doing.\n\nCommands:\n");
     for (size_t i = 0; (v = view_at(i)) != NULL; i++) {
         fprintf(out, "  %-10s %s\n", v->command, v->help);
     }
     fprintf(out,
-            "\noptions:\n"
+            "\nOptions:\n"
             "  --admin PATH         the mediator's admin socket (default: $VGPU_ADMIN, else\n"
             "                       /run/vgpu/admin.sock)\n"
             "  --json               the answer as it came, one line, with its schema\n"
             "  --watch[=SECONDS]    again every SECONDS (default 1), until Ctrl-C\n"
             "  --limit N            jobs: how many, 1 to 1000 (default 20)\n"
             "  --help, --version\n"
-            "\nexit codes: 0 answered, 2 wrong usage, 3 no mediator there, 4 the mediator refused\n"
-            "\nexamples:\n"
+            "\nExit codes: 0 answered, 2 wrong usage, 3 no mediator there, 4 the mediator refused\n"
+            "\nExamples:\n"
             "  vgpuctl queues --watch\n"
             "  vgpuctl --admin /run/vgpu/admin.sock workers\n"
             "  vgpuctl jobs --limit 100 --json | jq '.jobs[] | select(.attempts > 1)'\n");

@@ -13,7 +13,7 @@ for library in ui packages procs guest-image accel photo; do
 done
 
 # The work: picture of at most PIXELS pixels, patches and search window of these radii.
-PIXELS=2400000
+PIXELS=2000000
 PATCH=3
 SEARCH=32
 TILE=128

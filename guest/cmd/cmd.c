@@ -6,9 +6,9 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/core/request.h"
 #include "guest/cmd/cmd.h"
 #include "guest/cmd/device.h"
@@ -237,8 +237,5 @@ int cmd_integer(const struct cmd *c, const char *option, const char *text, uint6
 
 double cmd_now_ms(void)
 {
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double)ts.tv_sec * 1e3 + (double)ts.tv_nsec / 1e6;
+    return (double)clock_now_ns() / 1e6;
 }

@@ -119,6 +119,34 @@ def test_the_wrapper_takes_the_name_of_a_qemu(tmp_path):
     assert code != 0
 
 
+def test_the_device_goes_into_a_source_tree(tmp_path):
+    """What build-intree.sh does before it builds: hooks, files that need nothing from elsewhere."""
+    if os.environ.get("VGPU_TEST_QEMU"):
+        pytest.skip("the QEMU under test has the device in its tree")
+    found = subprocess.run(["bash", "-c", ". deploy/lib/packages.sh && pkg_qemu_source"], cwd=ROOT,
+                           capture_output=True, text=True, check=True)
+    source, tree = Path(found.stdout.strip()), tmp_path / "qemu"
+    hooked = {"meson.build": "'hw/misc/vgpu',", "hw/misc/meson.build": "subdir('vgpu')",
+              "hw/misc/Kconfig": "source vgpu/Kconfig"}
+    (tree / "hw" / "misc").mkdir(parents=True)
+    for name in ("VERSION", *hooked):
+        shutil.copy(source / name, tree / name)
+    for _ in range(2):  # the second time changes nothing
+        done = subprocess.run([str(ROOT / "stub" / "build-intree.sh"), str(tree), "--copy-only"],
+                              capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        for name, line in hooked.items():
+            assert (tree / name).read_text().count(line) == 1, name
+    device = tree / "hw" / "misc" / "vgpu"
+    assert not list(device.glob("*.new")) and not list(tree.rglob("*.rej"))
+    listed = re.findall(r"'(\w+\.c)'", (device / "meson.build").read_text())
+    assert sorted(listed) == sorted(p.name for p in device.glob("*.c"))
+    for name in ("names.c", "request.c", "vgpu_bar0.c", "vgpu_relay.c"):  # no QEMU types in these
+        done = subprocess.run(["gcc", "-std=gnu11", "-fsyntax-only", name], cwd=device,
+                              capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
 def test_programs_that_qemu_starts_do_not_get_the_plugin(tmp_path):
     out = tmp_path / "environment"
     with Qemu(tmp_path, [], env={"MARK": "here"}) as vm:

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: MIT
 """The device with the real mediator and worker behind it; the guest is played through qtest."""
 
+import json
 import os
 import signal
-import subprocess
 import struct
+import subprocess
 
 import pytest
 
+from qtest import Qemu
 from stub_rig import *  # noqa: F403
 
 BIN = os.environ.get("VGPU_BIN", "")
@@ -47,8 +49,15 @@ class Stack(Rig):
         wait_for("BACKEND_UP", self.dev.up)
         return process
 
-    def start_worker(self):
-        return self.start("vgpu-worker", "--name", "w0", "--backend", "cpu", "--threads", "1")
+    def start_worker(self, name="w0"):
+        return self.start("vgpu-worker", "--name", name, "--backend", "cpu", "--threads", "1")
+
+    def ask(self, command):
+        """What vgpuctl says, as rows."""
+        done = subprocess.run([f"{BIN}/vgpuctl", "--admin", str(self.run / "admin.sock"), command, "--json"],
+                              capture_output=True, text=True, timeout=LIMIT_S)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)[command]
 
     def close(self):
         for process in self.processes:
@@ -154,3 +163,51 @@ def test_cancelling_half_way_through_the_inputs(stack):
         stack.dev.submit(echo_inline(b"next", tag=100 + i))
         assert stack.dev.wait_end()[0] == 0
     assert stack.dev.up()
+
+
+def test_a_stopped_worker_that_goes_on_does_not_change_what_the_guest_reuses(stack):
+    """SIGSTOP while the result is written, the answer from elsewhere, the buffer in use again, SIGCONT."""
+    with (stack.tmp / "pool.yaml").open("a") as pool:
+        pool.write("mediator: {heartbeat: 500ms}\n")
+    side, sink = 1000, 1 << 20
+    flat = b"\x64" * (side * side)  # a flat picture: denoising it changes nothing
+    body = P.pack("vgpu_denoise", dtype=P.DTYPE["U8"], channels=1, patch=2, search=16, sigma=1.0, h=10.0,
+                  width=side, height=side, stride=side, w=side, h_out=side)
+    bufs = [(ARENA, IN, 0, len(flat)), (ARENA, OUT, sink, len(flat))]
+    stack.start_mediator()
+    supervisors = {name: stack.start_worker(name) for name in ("w0", "w1")}
+    stack.vm.write(stack.dev.arena, flat)
+    stack.dev.submit(P.request("DENOISE", bufs, body=body))
+    busy = wait_for("it runs", lambda: next((w for w in stack.ask("workers") if w["running"]), None))
+    supervisor, executor = supervisors[busy["worker"]], busy["executor_pid"]
+    supervisor.send_signal(signal.SIGSTOP)
+    os.kill(executor, signal.SIGSTOP)
+    error, response = stack.dev.wait_end()
+    assert error == 0, response
+    assert P.unpack("vgpu_resp_hdr", response).attempts == 2
+    assert stack.vm.read(stack.dev.arena + sink, len(flat)) == flat
+    assert stack.ask("vms")[0]["lingering"] == 1
+
+    mine = os.urandom(len(flat))
+    stack.vm.write(stack.dev.arena + sink, mine)
+    os.kill(executor, signal.SIGCONT)
+    wait_for("the late try ends", lambda: stack.ask("vms")[0]["lingering"] == 0)
+    supervisor.send_signal(signal.SIGCONT)
+    stack.dev.submit(echo_inline(b"all that was sent before is read now"))
+    assert stack.dev.wait_end()[0] == 0
+    assert stack.vm.read(stack.dev.arena + sink, len(mine)) == mine
+
+
+def test_a_second_qemu_on_the_socket_is_refused_and_the_first_is_not_disturbed(stack, tmp_path):
+    stack.start_mediator()
+    stack.start_worker()
+    other = tmp_path / "other"
+    other.mkdir()
+    with Qemu(other, ["-device", stack.device_args]) as second:
+        wait_for("it is refused", lambda: "is connected already" in second.output())
+        intruder = VgpuDevice(second)
+        intruder.submit(echo_inline(b"let me in", deadline_ms=300))
+        assert intruder.wait_end()[0] == P.E["NO_BACKEND"] and not intruder.up()
+        stack.dev.submit(echo_inline(b"not disturbed"))
+        error, response = stack.dev.wait_end()
+        assert error == 0 and response.endswith(b"not disturbed"), response

@@ -88,4 +88,4 @@ def test_wrong_usage(args):
 
 def test_help():
     done = run("--help")
-    assert done.returncode == 0 and "examples:" in done.stdout
+    assert done.returncode == 0 and "Examples:" in done.stdout
