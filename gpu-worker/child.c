@@ -168,4 +168,3 @@ uint32_t child_jobs(const struct child *child)
 {
     return child->running ? atomic_load(&child->pulse->in_flight) : 0;
 }
-
