@@ -91,7 +91,8 @@ static int wrong(const char *option, const char *value, const char *expected)
 static int set_name(const char *option, const char *value, char *ret)
 {
     if (!conf_text_is_name(value)) {
-        return wrong(option, value, "1 to 63 letters, digits, '.', '_' or '-', not starting with '.'");
+        return wrong(option, value,
+                     "1 to 63 letters, digits, '.', '_' or '-', not starting with '.'");
     }
     memcpy(ret, value, strlen(value) + 1);
     return 0;
