@@ -46,16 +46,16 @@ say "$? equal"
 say killed
 vgpu denoise in.png out/never.png --tile 16 --patch 8 --search 32 --progress json 2>progress >/dev/null &
 one=$!
-until grep -q step progress; do usleep 10000; done
+until grep -qs step progress; do usleep 10000; done
 kill -9 $one
 check vgpu denoise in.png out/c.png --tile 64 --patch 1 --search 4
 cmp out/a.png out/c.png
 say "$? equal"
 
 say interrupted
-vgpu denoise in.png out/never.png --tile 16 --patch 8 --search 32 --progress json 2>progress >/dev/null &
+vgpu denoise in.png out/never.png --tile 16 --patch 8 --search 32 --progress json 2>progress2 >/dev/null &
 one=$!
-until grep -q step progress; do usleep 10000; done
+until grep -qs step progress2; do usleep 10000; done
 kill -TERM $one
 wait $one
 say "$? interrupted"
