@@ -4,7 +4,6 @@
 import os
 import signal
 import subprocess
-import time
 
 import numpy as np
 import pytest
@@ -143,7 +142,6 @@ def test_all_workers_killed_and_started_again(m, workers):
         workers.signal("w0", signal.SIGKILL)
         workers.processes["w0"].wait()
         wait_for("it is gone", lambda: workers.state("w0") == "gone")
-        time.sleep(0.1)
         workers.start("w0")
         answer = s.answer(limit_s=120)
         assert answer.error == 0 and bytes(answer.outputs[1]) == want and answer.hdr.attempts == 2
