@@ -41,7 +41,7 @@ static void read_number(struct conf_tree *tree, yaml_node_t *node, const struct 
     }
     conf_text_number(n->type, n->min, &min);
     conf_text_number(n->type, n->max, &max);
-    if (r < 0 || value < min || value > max) {
+    if (r < 0 || ((value < min || value > max) && !(n->type == CONF_SPIN && value == CONF_AUTO))) {
         conf_tree_error(tree, at, "%s: '%.40s' is out of bounds: %s to %s", n->key, text, n->min,
                         n->max);
         return;

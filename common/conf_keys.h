@@ -8,6 +8,7 @@
  *   COUNT     a plain number
  *   SIZE      bytes: a number with K, M, G or T (powers of 1024) or without
  *   DURATION  a number with ms, s, m or h; kept in milliseconds
+ *   SPIN      a number with us or ms; kept in microseconds; auto: CONF_AUTO
  *   BAND      batch, normal, high or realtime
  *
  * The default is written as in the file. "-" has a meaning of its own, given in the help.
@@ -24,6 +25,7 @@
     K(cancel_grace, DURATION, "10ms",  "10m",  "5s",   "how long a cancelled job may go on before its executor is ended") \
     K(kill_grace,   DURATION, "10ms",  "10m",  "2s",   "how far beyond max_job a job may run before the mediator asks for its executor's end") \
     K(idle_memory,  DURATION, "0ms",   "24h",  "10s",  "when a VM's staging memory is idle for so long, it is given back") \
+    K(spin,         SPIN,     "0us",   "10ms", "auto", "how long mediator and executors look for more work before they sleep; auto: 50us where 4 or more CPUs may be used, else 0us") \
     K(max_workers,  COUNT,    "1",     "4096", "256",  "workers connected at a time") \
     K(history,      COUNT,    "0",     "65536", "512", "ended jobs that vgpuctl jobs can show")
 

@@ -22,6 +22,7 @@ static const struct unit size_units[] = {{"", 1},
                                          {NULL, 0}};
 static const struct unit duration_units[] = {
     {"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {NULL, 0}};
+static const struct unit spin_units[] = {{"us", 1}, {"ms", 1000}, {NULL, 0}};
 
 static int parse_scaled(const char *text, const struct unit *units, uint64_t *ret_value)
 {
@@ -45,6 +46,15 @@ static int parse_scaled(const char *text, const struct unit *units, uint64_t *re
     return -EINVAL;
 }
 
+static int parse_spin(const char *text, uint64_t *ret_value)
+{
+    if (strcmp(text, "auto") == 0) {
+        *ret_value = CONF_AUTO;
+        return 0;
+    }
+    return parse_scaled(text, spin_units, ret_value);
+}
+
 static int parse_band(const char *text, uint64_t *ret_value)
 {
     for (uint32_t band = 0; band < VGPU_BANDS; band++) {
@@ -65,6 +75,8 @@ int conf_text_number(enum conf_type type, const char *text, uint64_t *ret_value)
         return parse_scaled(text, size_units, ret_value);
     case CONF_DURATION:
         return parse_scaled(text, duration_units, ret_value);
+    case CONF_SPIN:
+        return parse_spin(text, ret_value);
     case CONF_BAND:
         return parse_band(text, ret_value);
     }
@@ -77,6 +89,7 @@ const char *conf_text_form(enum conf_type type)
         [CONF_COUNT] = "a whole number",
         [CONF_SIZE] = "a number of bytes such as 4096, 64K, 256M or 1G",
         [CONF_DURATION] = "a duration such as 500ms, 60s, 5m or 1h",
+        [CONF_SPIN] = "a short time such as 0us, 50us or 1ms, or auto",
         [CONF_BAND] = "batch, normal, high or realtime",
     };
 

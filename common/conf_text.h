@@ -12,9 +12,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum conf_type { CONF_COUNT, CONF_SIZE, CONF_DURATION, CONF_BAND };
+enum conf_type { CONF_COUNT, CONF_SIZE, CONF_DURATION, CONF_SPIN, CONF_BAND };
 
-/** conf_text_number() - a scalar of @type: count, bytes, milliseconds or band */
+#define CONF_AUTO UINT64_MAX /* CONF_SPIN: what suits this machine */
+
+/** conf_text_number() - a scalar of @type: count, bytes, milliseconds, microseconds or band */
 int conf_text_number(enum conf_type type, const char *text, uint64_t *ret_value);
 
 /** conf_text_form() - how a scalar of @type is written, for messages */

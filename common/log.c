@@ -36,6 +36,11 @@ void log_setup(const char *program, enum log_level level, enum log_format format
     sink.journal = getenv("JOURNAL_STREAM") != NULL;
 }
 
+bool log_enabled(enum log_level level)
+{
+    return level <= sink.level;
+}
+
 int log_parse_level(const char *text, enum log_level *ret_level)
 {
     for (size_t i = 0; i < sizeof(level_names) / sizeof(level_names[0]); i++) {

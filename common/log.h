@@ -62,6 +62,9 @@ int log_parse_level(const char *text, enum log_level *ret_level);
 /** log_parse_format() - "text" or "json". Return: 0, or -EINVAL. */
 int log_parse_format(const char *text, enum log_format *ret_format);
 
+/** log_enabled() - whether events of @level are written: for callers that prepare much for one */
+bool log_enabled(enum log_level level);
+
 /** log_write() - write one event; use log_info() and its like. Fields without a key are skipped. */
 void log_write(enum log_level level, const char *message, const struct log_field *fields,
                size_t count);

@@ -27,7 +27,7 @@ struct spec {
     const char *name;
     uint8_t senders;
     uint8_t links;
-    uint8_t fds;
+    uint8_t fds_min, fds_max;
     uint32_t min, max; /* bytes of the whole message */
     struct field reserved[3];
 };
@@ -44,33 +44,32 @@ struct spec {
 
 /* One row per message: links, fds, size, reserved fields. */
 /* clang-format off */
-#define SPEC_HELLO         LINK_VM, 0, EXACT(vgpu_hello), \
+#define SPEC_HELLO         LINK_VM, 0, VGPU_HELLO_FDS(VGPU_RINGS_MAX), EXACT(vgpu_hello), \
     {MEMBER(vgpu_hello, reserved0), MEMBER(vgpu_hello, reserved1)}
-#define SPEC_HELLO_ACK     LINK_VM, 0, EXACT(vgpu_hello_ack), \
+#define SPEC_HELLO_ACK     LINK_VM, 0, 0, EXACT(vgpu_hello_ack), \
     {MEMBER(vgpu_hello_ack, reserved0), MEMBER(vgpu_hello_ack, reserved1), MEMBER(vgpu_hello_ack, reserved2)}
-#define SPEC_REFUSED       LINK_VM | LINK_WORKER, 0, TAIL(vgpu_refused, 0, TEXT_MAX), {MEMBER(vgpu_refused, reserved)}
-#define SPEC_REQUEST       LINK_VM, 0, TAIL(vgpu_request, REQUEST_MIN, VGPU_REQ_MAX), {{0, 0}}
-#define SPEC_DATA          LINK_VM, 0, TAIL(vgpu_data, 1, VGPU_DATA_CHUNK), {MEMBER(vgpu_data, reserved)}
-#define SPEC_ACCEPT        LINK_VM, 0, EXACT(vgpu_accept), {{0, 0}}
-#define SPEC_RESPONSE      LINK_VM, 0, TAIL(vgpu_response, RESPONSE_MIN, VGPU_REQ_MAX), {{0, 0}}
-#define SPEC_CANCEL        LINK_VM, 0, EXACT(vgpu_cancel_msg), {MEMBER(vgpu_cancel_msg, reserved)}
-#define SPEC_RESET         LINK_VM, 0, EXACT(vgpu_reset), {{0, 0}}
-#define SPEC_RESET_ACK     LINK_VM, 0, EXACT(vgpu_reset), {{0, 0}}
-#define SPEC_WISH          LINK_VM, 0, EXACT(vgpu_wish), {MEMBER(vgpu_wish, reserved)}
-#define SPEC_STATE         LINK_VM, 0, EXACT(vgpu_state), {MEMBER(vgpu_state, reserved)}
-#define SPEC_REGISTER      LINK_WORKER, 0, EXACT(vgpu_register), {MEMBER(vgpu_register, reserved)}
-#define SPEC_REGISTER_ACK  LINK_WORKER, 0, EXACT(vgpu_register_ack), {MEMBER(vgpu_register_ack, reserved0)}
-#define SPEC_EXECUTOR      LINK_WORKER, 1, EXACT(vgpu_executor), {{0, 0}}
-#define SPEC_EXECUTOR_GONE LINK_WORKER, 0, TAIL(vgpu_executor_gone, 0, TEXT_MAX), {{0, 0}}
-#define SPEC_KILL_EXECUTOR LINK_WORKER, 0, EXACT(vgpu_kill_executor), {{0, 0}}
-#define SPEC_HEARTBEAT     LINK_WORKER | LINK_EXECUTOR, 0, EXACT(vgpu_heartbeat), {{0, 0}}
-#define SPEC_DRAIN         LINK_WORKER, 0, EXACT(vgpu_drain), {{0, 0}}
-#define SPEC_ATTACH        LINK_EXECUTOR, 1, EXACT(vgpu_attach), {MEMBER(vgpu_attach, reserved)}
-#define SPEC_DETACH        LINK_EXECUTOR, 0, EXACT(vgpu_detach), {MEMBER(vgpu_detach, reserved)}
-#define SPEC_DETACHED      LINK_EXECUTOR, 0, EXACT(vgpu_detached), {MEMBER(vgpu_detached, reserved)}
-#define SPEC_JOB           LINK_EXECUTOR, 0, TAIL(vgpu_job, REQUEST_MIN, VGPU_REQ_MAX), {MEMBER(vgpu_job, reserved)}
-#define SPEC_JOB_CANCEL    LINK_EXECUTOR, 0, EXACT(vgpu_job_cancel), {MEMBER(vgpu_job_cancel, reserved)}
-#define SPEC_DONE          LINK_EXECUTOR, 0, TAIL(vgpu_done, RESPONSE_MIN, VGPU_REQ_MAX), {MEMBER(vgpu_done, reserved)}
+#define SPEC_REFUSED       LINK_VM | LINK_WORKER, 0, 0, TAIL(vgpu_refused, 0, TEXT_MAX), {MEMBER(vgpu_refused, reserved)}
+#define SPEC_REQUEST       LINK_VM, 0, 0, TAIL(vgpu_request, REQUEST_MIN, VGPU_REQ_MAX), {{0, 0}}
+#define SPEC_DATA          LINK_VM, 0, 0, TAIL(vgpu_data, 1, VGPU_DATA_CHUNK), {MEMBER(vgpu_data, reserved)}
+#define SPEC_ACCEPT        LINK_VM, 0, 0, EXACT(vgpu_accept), {{0, 0}}
+#define SPEC_RESPONSE      LINK_VM, 0, 0, TAIL(vgpu_response, RESPONSE_MIN, VGPU_REQ_MAX), {{0, 0}}
+#define SPEC_CANCEL        LINK_VM, 0, 0, EXACT(vgpu_cancel_msg), {MEMBER(vgpu_cancel_msg, reserved)}
+#define SPEC_RESET         LINK_VM, 0, 0, EXACT(vgpu_reset), {{0, 0}}
+#define SPEC_RESET_ACK     LINK_VM, 0, 0, EXACT(vgpu_reset), {{0, 0}}
+#define SPEC_WISH          LINK_VM, 0, 0, EXACT(vgpu_wish), {MEMBER(vgpu_wish, reserved)}
+#define SPEC_STATE         LINK_VM, 0, 0, EXACT(vgpu_state), {MEMBER(vgpu_state, reserved)}
+#define SPEC_REGISTER      LINK_WORKER, 0, 0, EXACT(vgpu_register), {MEMBER(vgpu_register, reserved)}
+#define SPEC_REGISTER_ACK  LINK_WORKER, 0, 0, EXACT(vgpu_register_ack), {MEMBER(vgpu_register_ack, reserved0)}
+#define SPEC_EXECUTOR      LINK_WORKER, 1, 1, EXACT(vgpu_executor), {{0, 0}}
+#define SPEC_EXECUTOR_GONE LINK_WORKER, 0, 0, TAIL(vgpu_executor_gone, 0, TEXT_MAX), {{0, 0}}
+#define SPEC_KILL_EXECUTOR LINK_WORKER, 0, 0, EXACT(vgpu_kill_executor), {{0, 0}}
+#define SPEC_HEARTBEAT     LINK_WORKER | LINK_EXECUTOR, 0, 0, EXACT(vgpu_heartbeat), {{0, 0}}
+#define SPEC_DRAIN         LINK_WORKER, 0, 0, EXACT(vgpu_drain), {{0, 0}}
+#define SPEC_ATTACH        LINK_EXECUTOR, 1, 2, EXACT(vgpu_attach), {MEMBER(vgpu_attach, reserved)}
+#define SPEC_DETACH        LINK_EXECUTOR, 0, 0, EXACT(vgpu_detach), {MEMBER(vgpu_detach, reserved)}
+#define SPEC_DETACHED      LINK_EXECUTOR, 0, 0, EXACT(vgpu_detached), {MEMBER(vgpu_detached, reserved)}
+#define SPEC_RING          LINK_EXECUTOR, VGPU_EXEC_RING_FDS, VGPU_EXEC_RING_FDS, EXACT(vgpu_exec_ring), {MEMBER(vgpu_exec_ring, reserved)}
+#define SPEC_JOB_CANCEL    LINK_EXECUTOR, 0, 0, EXACT(vgpu_job_cancel), {MEMBER(vgpu_job_cancel, reserved)}
 
 #define ROW(name, number, sender, sentence) [number] = {#name, SENDER_##sender, SPEC_##name},
 static const struct spec specs[] = {VGPU_MSGS(ROW)};
@@ -155,9 +154,11 @@ const char *msgcheck_message(enum msgcheck_from from, const void *message, size_
     if (length > spec->max) {
         return "longer than its type";
     }
-    if (fds != spec->fds) {
-        return fds > spec->fds ? "carries file descriptors that do not belong there"
-                               : "lacks its file descriptor";
+    if (fds > spec->fds_max) {
+        return "carries file descriptors that do not belong there";
+    }
+    if (fds < spec->fds_min) {
+        return "lacks its file descriptor";
     }
     if (msg->epoch && ways[from].link != LINK_VM) {
         return "its epoch is not zero";

@@ -70,6 +70,7 @@ static bool read_messages(struct msgconn *c, int budget)
             return false;
         }
         c->ops->on_message(c, &message);
+        seqpacket_close_fds(&message);
     }
     return c->open && !c->ended;
 }
@@ -126,14 +127,20 @@ int msgconn_open(struct msgconn *c, uv_loop_t *loop, int fd, enum msgcheck_from 
 }
 
 int msgconn_send(struct msgconn *c, const struct vgpu_msg *msg, size_t fixed_bytes,
-                 const void *tail, int fd)
+                 const void *tail)
+{
+    return msgconn_send_fds(c, msg, fixed_bytes, tail, NULL, 0);
+}
+
+int msgconn_send_fds(struct msgconn *c, const struct vgpu_msg *msg, size_t fixed_bytes,
+                     const void *tail, const int *fds, unsigned n_fds)
 {
     int r;
 
     if (!c->open) {
         return SEQPACKET_E_CLOSED;
     }
-    r = seqpacket_send(&c->sp, msg, fixed_bytes, tail, fd);
+    r = seqpacket_send(&c->sp, msg, fixed_bytes, tail, fds, n_fds);
     if (r == SEQPACKET_E_FULL || r < 0) {
         /* Makes the socket readable, so that the loop finds the end. */
         c->overflowed = r == SEQPACKET_E_FULL;

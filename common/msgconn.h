@@ -23,8 +23,8 @@
 struct msgconn;
 
 struct msgconn_ops {
-    /* A well-formed message; @message->fd, if any, is the callee's to close. */
-    void (*on_message)(struct msgconn *c, const struct seqpacket_message *message);
+    /* A well-formed message; descriptors that the callee does not take are closed after it. */
+    void (*on_message)(struct msgconn *c, struct seqpacket_message *message);
     /* Everything that waited was sent. May be NULL. */
     void (*on_drained)(struct msgconn *c);
     /* No more messages will come. @why: a sentence; @bad: the peer broke the protocol. */
@@ -54,7 +54,7 @@ int msgconn_open(struct msgconn *c, uv_loop_t *loop, int fd, enum msgcheck_from 
                  const struct msgconn_ops *ops, void *user);
 
 /**
- * msgconn_send() - send or queue one message (arguments as seqpacket_send())
+ * msgconn_send() - send or queue one message without descriptors (arguments as seqpacket_send())
  *
  * A full queue ends the connection (on_end() follows from the loop, not from here); a closed peer
  * is reported the same way.
@@ -62,7 +62,11 @@ int msgconn_open(struct msgconn *c, uv_loop_t *loop, int fd, enum msgcheck_from 
  * Return: 0, or the reason as seqpacket_send(); most callers need not look at it.
  */
 int msgconn_send(struct msgconn *c, const struct vgpu_msg *msg, size_t fixed_bytes,
-                 const void *tail, int fd);
+                 const void *tail);
+
+/** msgconn_send_fds() - the same with descriptors, which stay the caller's */
+int msgconn_send_fds(struct msgconn *c, const struct vgpu_msg *msg, size_t fixed_bytes,
+                     const void *tail, const int *fds, unsigned n_fds);
 
 /** msgconn_pending() - whether messages wait for the socket to become writable */
 bool msgconn_pending(const struct msgconn *c);

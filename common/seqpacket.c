@@ -12,12 +12,13 @@
 
 /* More descriptors than any message has, so that a few too many are seen (and closed) one by one;
  * the kernel itself closes those beyond the control buffer and sets MSG_CTRUNC. */
-#define FDS_ROOM 8
+#define FDS_ROOM (SEQPACKET_FDS_MAX + 8)
 
 struct seqpacket_queued {
     struct seqpacket_queued *next;
     size_t length;
-    int fd;
+    unsigned n_fds;
+    int *fds; /* behind the bytes */
     uint8_t bytes[];
 };
 
@@ -55,8 +56,8 @@ int seqpacket_init(struct seqpacket *sp, int fd, enum msgcheck_from from)
 
 static void queued_free(struct seqpacket_queued *q)
 {
-    if (q->fd >= 0) {
-        close(q->fd);
+    for (unsigned i = 0; i < q->n_fds; i++) {
+        close(q->fds[i]);
     }
     free(q);
 }
@@ -94,21 +95,21 @@ void seqpacket_start(struct vgpu_msg *msg, uint16_t type, size_t length, uint32_
 }
 
 /* Return: 0 sent; SEQPACKET_E_AGAIN, SEQPACKET_E_CLOSED; -errno. */
-static int send_now(int socket, struct iovec *parts, size_t count, int fd)
+static int send_now(int socket, struct iovec *parts, size_t count, const int *fds, unsigned n_fds)
 {
-    union control control = {0};
+    union control control;
     struct msghdr header = {.msg_iov = parts, .msg_iovlen = count};
 
-    if (fd >= 0) {
+    if (n_fds > 0) {
         struct cmsghdr *c;
 
         header.msg_control = control.bytes;
-        header.msg_controllen = CMSG_SPACE(sizeof(int));
+        header.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
         c = CMSG_FIRSTHDR(&header);
         c->cmsg_level = SOL_SOCKET;
         c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(c), &fd, sizeof(int));
+        c->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+        memcpy(CMSG_DATA(c), fds, n_fds * sizeof(int));
     }
     for (;;) {
         if (sendmsg(socket, &header, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) {
@@ -130,25 +131,41 @@ static int send_now(int socket, struct iovec *parts, size_t count, int fd)
     }
 }
 
-static int queue_push(struct seqpacket *sp, const struct iovec *parts, size_t length, int fd)
+/* Return: 0; -errno, none is left open then. */
+static int duplicate_fds(struct seqpacket_queued *q, const int *fds, unsigned n_fds)
 {
+    while (q->n_fds < n_fds) {
+        int fd = fcntl(fds[q->n_fds], F_DUPFD_CLOEXEC, 3);
+
+        if (fd < 0) {
+            return -errno;
+        }
+        q->fds[q->n_fds++] = fd;
+    }
+    return 0;
+}
+
+static int queue_push(struct seqpacket *sp, const struct iovec *parts, size_t length,
+                      const int *fds, unsigned n_fds)
+{
+    size_t fds_at = (length + sizeof(int) - 1) / sizeof(int) * sizeof(int);
     struct seqpacket_queued *q;
+    int r;
 
     if (sp->queued >= sp->max_messages || length > sp->max_bytes - sp->queued_bytes) {
         sp->refused++;
         return SEQPACKET_E_FULL;
     }
-    q = malloc(sizeof(*q) + length);
+    q = malloc(sizeof(*q) + fds_at + n_fds * sizeof(int));
     if (!q) {
         return -ENOMEM;
     }
-    *q = (struct seqpacket_queued){.length = length, .fd = -1};
-    if (fd >= 0) {
-        q->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-        if (q->fd < 0) {
-            free(q);
-            return -errno;
-        }
+    *q = (struct seqpacket_queued){.length = length};
+    q->fds = (int *)(void *)(q->bytes + fds_at);
+    r = duplicate_fds(q, fds, n_fds);
+    if (r < 0) {
+        queued_free(q);
+        return r;
     }
     memcpy(q->bytes, parts[0].iov_base, parts[0].iov_len);
     if (parts[1].iov_len) {
@@ -162,7 +179,7 @@ static int queue_push(struct seqpacket *sp, const struct iovec *parts, size_t le
 }
 
 int seqpacket_send(struct seqpacket *sp, const struct vgpu_msg *msg, size_t fixed_bytes,
-                   const void *tail, int fd)
+                   const void *tail, const int *fds, unsigned n_fds)
 {
     size_t length = msg->length;
     struct iovec parts[2] = {
@@ -171,17 +188,18 @@ int seqpacket_send(struct seqpacket *sp, const struct vgpu_msg *msg, size_t fixe
     };
     int r = SEQPACKET_E_AGAIN;
 
-    if (length < fixed_bytes || length > VGPU_MSG_MAX || (length > fixed_bytes && !tail)) {
+    if (length < fixed_bytes || length > VGPU_MSG_MAX || (length > fixed_bytes && !tail) ||
+        n_fds > SEQPACKET_FDS_MAX) {
         return -EINVAL;
     }
     if (sp->fd < 0) {
         return SEQPACKET_E_CLOSED;
     }
     if (!sp->head) {
-        r = send_now(sp->fd, parts, 2, fd);
+        r = send_now(sp->fd, parts, 2, fds, n_fds);
     }
     if (r == SEQPACKET_E_AGAIN) {
-        return queue_push(sp, parts, length, fd);
+        return queue_push(sp, parts, length, fds, n_fds);
     }
     sp->sent += r == 0;
     return r;
@@ -197,7 +215,7 @@ int seqpacket_flush(struct seqpacket *sp)
     while (sp->head) {
         struct seqpacket_queued *q = sp->head;
         struct iovec part = {.iov_base = q->bytes, .iov_len = q->length};
-        int r = send_now(sp->fd, &part, 1, q->fd);
+        int r = send_now(sp->fd, &part, 1, q->fds, q->n_fds);
 
         if (r == SEQPACKET_E_AGAIN) {
             return 0;
@@ -211,8 +229,8 @@ int seqpacket_flush(struct seqpacket *sp)
     return 0;
 }
 
-/* Keep the first descriptor in *@ret_fd, close the others; return how many there were. */
-static unsigned take_fds(struct msghdr *header, int *ret_fd)
+/* Keep the first SEQPACKET_FDS_MAX descriptors, close the others; return how many there were. */
+static unsigned take_fds(struct msghdr *header, struct seqpacket_message *message)
 {
     unsigned count = 0;
 
@@ -226,8 +244,8 @@ static unsigned take_fds(struct msghdr *header, int *ret_fd)
             int fd;
 
             memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-            if (count++ == 0) {
-                *ret_fd = fd;
+            if (count++ < SEQPACKET_FDS_MAX) {
+                message->fds[message->n_fds++] = fd;
             } else {
                 close(fd);
             }
@@ -243,7 +261,9 @@ static const char *check_received(const struct seqpacket *sp, const struct msghd
         return "longer than any message";
     }
     if (header->msg_flags & MSG_CTRUNC) {
-        return "carries file descriptors that do not belong there";
+        return fds < FDS_ROOM
+                   ? "its file descriptors did not arrive: this process has too many open"
+                   : "carries file descriptors that do not belong there";
     }
     return msgcheck_message(sp->from, bytes, length, fds);
 }
@@ -259,7 +279,6 @@ int seqpacket_receive(struct seqpacket *sp, struct seqpacket_buffer *buffer,
         .msg_control = control.bytes,
         .msg_controllen = sizeof(control.bytes),
     };
-    CLEANUP(cleanup_fd) int fd = -1;
     unsigned fds, resets = 0;
     ssize_t n;
 
@@ -274,21 +293,40 @@ int seqpacket_receive(struct seqpacket *sp, struct seqpacket_buffer *buffer,
         }
         return errno == ECONNRESET ? SEQPACKET_E_CLOSED : -errno;
     }
-    fds = take_fds(&header, &fd);
+    ret_message->n_fds = 0;
+    fds = take_fds(&header, ret_message);
     if (n == 0 && fds == 0) {
         return SEQPACKET_E_CLOSED;
     }
     sp->wrong = check_received(sp, &header, buffer->bytes, (size_t)n, fds);
     if (sp->wrong) {
+        seqpacket_close_fds(ret_message);
         return SEQPACKET_E_BAD;
     }
     sp->received++;
-    *ret_message = (struct seqpacket_message){
-        .msg = (const struct vgpu_msg *)buffer->bytes,
-        .length = (size_t)n,
-        .fd = TAKE_FD(fd),
-    };
+    ret_message->msg = (const struct vgpu_msg *)buffer->bytes;
+    ret_message->length = (size_t)n;
     return 0;
+}
+
+int seqpacket_take_fd(struct seqpacket_message *message, unsigned i)
+{
+    int fd = -1;
+
+    if (i < message->n_fds) {
+        fd = message->fds[i];
+        message->fds[i] = -1;
+    }
+    return fd;
+}
+
+void seqpacket_close_fds(struct seqpacket_message *message)
+{
+    for (unsigned i = 0; i < message->n_fds; i++) {
+        cleanup_fd(&message->fds[i]);
+        message->fds[i] = -1;
+    }
+    message->n_fds = 0;
 }
 
 const char *seqpacket_wrong(const struct seqpacket *sp)

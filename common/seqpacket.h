@@ -7,7 +7,8 @@
  * has passed msgcheck_message(); after SEQPACKET_E_BAD the caller closes the connection and logs
  * seqpacket_wrong().
  *
- * Received file descriptors are close-on-exec. Those of a bad message are closed here.
+ * Received file descriptors are close-on-exec. Those of a bad message are closed here; those of a good
+ * one are the receiver's: seqpacket_take_fd() for the ones it keeps, seqpacket_close_fds() for the rest.
  */
 #ifndef VGPU_SEQPACKET_H
 #define VGPU_SEQPACKET_H
@@ -46,11 +47,15 @@ struct seqpacket {
     const char *wrong;
 };
 
+/* A HELLO with the most rings has the most descriptors. */
+#define SEQPACKET_FDS_MAX VGPU_HELLO_FDS(VGPU_RINGS_MAX)
+
 /* A received message. */
 struct seqpacket_message {
     const struct vgpu_msg *msg; /* in the caller's buffer */
     size_t length;              /* bytes of it */
-    int fd;                     /* its descriptor, or -1; the caller closes it */
+    unsigned n_fds;
+    int fds[SEQPACKET_FDS_MAX]; /* n_fds of them; -1: taken */
 };
 
 /* A buffer for one message, aligned for all of them. */
@@ -82,12 +87,12 @@ void seqpacket_start(struct vgpu_msg *msg, uint16_t type, size_t length, uint32_
  * @msg:         its fixed part, msg->length set to the whole length
  * @fixed_bytes: size of the fixed part
  * @tail:        the rest (msg->length - fixed_bytes bytes), or NULL
- * @fd:          descriptor to pass along (duplicated when the message must wait), or -1
+ * @fds:         n_fds descriptors to pass along (duplicated when the message must wait)
  *
  * Return: 0 sent or queued; SEQPACKET_E_FULL dropped; SEQPACKET_E_CLOSED; -errno.
  */
 int seqpacket_send(struct seqpacket *sp, const struct vgpu_msg *msg, size_t fixed_bytes,
-                   const void *tail, int fd);
+                   const void *tail, const int *fds, unsigned n_fds);
 
 /** seqpacket_pending() - whether messages wait for the socket to become writable */
 bool seqpacket_pending(const struct seqpacket *sp);
@@ -102,12 +107,18 @@ int seqpacket_flush(struct seqpacket *sp);
 /**
  * seqpacket_receive() - read one message
  * @buffer:      where its bytes go
- * @ret_message: the message, valid as long as @buffer is; written only on 0
+ * @ret_message: the message, valid as long as @buffer is; counts only on 0
  *
  * Return: 0; SEQPACKET_E_AGAIN, SEQPACKET_E_CLOSED, SEQPACKET_E_BAD; -errno.
  */
 int seqpacket_receive(struct seqpacket *sp, struct seqpacket_buffer *buffer,
                       struct seqpacket_message *ret_message);
+
+/** seqpacket_take_fd() - descriptor @i, which is the caller's from now on; -1 when there is none */
+int seqpacket_take_fd(struct seqpacket_message *message, unsigned i);
+
+/** seqpacket_close_fds() - close the descriptors that were not taken */
+void seqpacket_close_fds(struct seqpacket_message *message);
 
 /** seqpacket_wrong() - what was wrong with the last bad message: a static sentence */
 const char *seqpacket_wrong(const struct seqpacket *sp);

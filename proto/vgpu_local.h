@@ -25,8 +25,8 @@
 
 #include "vgpu_regs.h"
 
-#define VGPU_LOCAL_VERSION_MIN 1u
-#define VGPU_LOCAL_VERSION_MAX 1u
+#define VGPU_LOCAL_VERSION_MIN 2u
+#define VGPU_LOCAL_VERSION_MAX 2u
 
 #define VGPU_DATA_CHUNK 61440u /* most payload bytes of one DATA message */
 #define VGPU_MSG_MAX 65536u
@@ -56,12 +56,11 @@
     ROW(HEARTBEAT,      0x25, A, "both ways, on the worker socket and on executor channels") \
     ROW(DRAIN,          0x26, A, "W->M: give me no new work; M->W: finish and exit") \
     /* executor channel */ \
-    ROW(ATTACH,         0x40, M, "map a region; one fd") \
+    ROW(ATTACH,         0x40, M, "map a region; one or two fds") \
     ROW(DETACH,         0x41, M, "unmap a region") \
     ROW(DETACHED,       0x42, X, "the region is unmapped") \
-    ROW(JOB,            0x43, M, "run a request") \
-    ROW(JOB_CANCEL,     0x44, M, "stop a job if that is possible") \
-    ROW(DONE,           0x45, X, "a job ended; it will write nothing any more")
+    ROW(RING,           0x43, M, "the first message: the job ring; three fds") \
+    ROW(JOB_CANCEL,     0x44, M, "stop a job if that is possible")
 /* clang-format on */
 #define VGPU_MSG_ENUM_(name, number, sender, sentence) VGPU_MSG_##name = (number),
 enum vgpu_msg_type { VGPU_MSGS(VGPU_MSG_ENUM_) };
@@ -90,8 +89,34 @@ struct vgpu_msg {
  *
  * Messages whose epoch is not the current one are dropped silently: they belong to another life.
  */
-#define VGPU_LOCAL_FEATURE_SHM \
-    (1u << 0) /* HELLO carries fds: memfd, in-flight memfd, kicks, calls */
+#define VGPU_LOCAL_FEATURE_SHM (1u << 0) /* see "The shared-memory data path" */
+
+/*
+ * The shared-memory data path. HELLO offers SHM and carries, in this order:
+ *
+ *   BAR 2            memfd of shm_size bytes, sealed against shrinking and growing
+ *   in-flight area   memfd of VGPU_INFLIGHT_BYTES(rings, ring_entries), sealed likewise, that the
+ *                    guest cannot map: the mediator's memory across its own restarts
+ *   writers' pipe    the write end of a pipe; whoever maps BAR 2 keeps it open as long, processes
+ *                    that it gives the memory to included. When the last copy is closed the stub,
+ *                    which has the read end, knows that nobody can write to BAR 2 any more.
+ *   kick[rings]      eventfds: the guest rang doorbell i
+ *   call[rings]      eventfds: signal vector 1 + i
+ *
+ * A mediator that takes the offer says so in HELLO_ACK.features; one that does not refuses. From then
+ * on ring requests do not touch the socket. Window requests still come as REQUEST and end with
+ * RESPONSE, but without DATA: their ARENA buffers are used in place, at arena_offset.
+ *
+ * The stub makes a new pipe for every connection, and connects again only after the last copy of the
+ * old one's write end is closed: a new connection never meets writers of an old one. Therefore, when
+ * a connection ends, whoever ended it, the mediator drops all that it has of it.
+ *
+ * A window request that the guest gives up is not ended by the stub while somebody may still write to
+ * its buffers: it sends CANCEL, which on this path is answered by RESPONSE (CANCELLED, DEADLINE, or
+ * the result that came first). RESET_ACK likewise comes when all attempts of the old life have ended;
+ * by then the mediator has set the device pages of all rings, its indices and the in-flight area to
+ * zero (the stub has zeroed both pages of every ring, and drained the kicks, before it sent RESET).
+ */
 
 struct vgpu_hello {
     struct vgpu_msg msg;
@@ -103,10 +128,73 @@ struct vgpu_hello {
     uint32_t conn_gen;   /* counts the connections of this device */
     uint32_t pool_wish;  /* 0: default */
     uint8_t band_wish;   /* VGPU_BAND_*, also VGPU_BAND_DEFAULT */
-    uint8_t reserved0[3];
-    uint16_t rings; /* socket path: 0 */
-    uint16_t reserved1;
+    uint8_t reserved0;
+    uint16_t rings; /* with SHM 1..VGPU_RINGS_MAX; otherwise this and all that follows is 0 */
+    uint32_t ring_entries; /* as the registers say, also below */
+    uint32_t slot_bytes;
+    uint32_t reserved1;
+    uint64_t shm_size;
+    uint64_t ring_offset;
+    uint64_t ring_stride;
+    uint64_t arena_offset;
 };
+
+/* fds of HELLO */
+#define VGPU_HELLO_FD_SHM 0u
+#define VGPU_HELLO_FD_INFLIGHT 1u
+#define VGPU_HELLO_FD_WRITERS 2u
+#define VGPU_HELLO_FD_KICK(i) (3u + (i))
+#define VGPU_HELLO_FD_CALL(rings, i) (3u + (rings) + (i))
+#define VGPU_HELLO_FDS(rings) (3u + 2u * (rings))
+
+/*
+ * The in-flight area: only the mediator reads and writes it. All zero (magic included) means: nothing
+ * is in flight. Stores are ordered so that a mediator killed at any instruction leaves an area from
+ * which the next one goes on: what it had taken and not started runs, what had started runs again or
+ * ends with BACKEND_RESTARTED (NO_RETRY), what was completed stays completed.
+ */
+#define VGPU_INFLIGHT_MAGIC 0x49504756u /* "VGPI" */
+enum vgpu_inflight_state {
+    VGPU_INFLIGHT_FREE = 0,
+    VGPU_INFLIGHT_TAKEN,      /* the descriptor was taken; nothing has run */
+    VGPU_INFLIGHT_STARTED,    /* an attempt was given to a worker */
+    VGPU_INFLIGHT_COMPLETING, /* response and completion are written, complete_index counts */
+};
+struct vgpu_inflight {
+    uint32_t magic;
+    uint16_t version; /* 1 */
+    uint16_t rings;
+    uint32_t entries;
+    uint32_t epoch; /* of the device life it speaks of; another one: it is void */
+    uint64_t mediator_gen;
+    uint32_t flags; /* VGPU_INFLIGHT_BROKEN */
+    uint8_t reserved[36];
+};
+#define VGPU_INFLIGHT_BROKEN (1u << 0) /* the guest broke the rules of a ring in this life */
+struct vgpu_inflight_ring {
+    uint64_t submit_count;  /* descriptors taken in this life; the low half is the ring's index */
+    uint32_t complete_tail; /* completions written, published or not */
+    uint32_t failed;        /* 1: a request failed since the ring was last empty */
+    uint8_t reserved[48];
+};
+struct vgpu_inflight_slot {
+    uint32_t state;          /* enum vgpu_inflight_state */
+    uint32_t index;          /* of its descriptor */
+    uint64_t seq;            /* of the request */
+    uint64_t tag;            /* of the descriptor */
+    uint32_t complete_index; /* COMPLETING: of its completion */
+    uint32_t length;         /* of the request */
+    uint64_t deadline_ns;    /* CLOCK_MONOTONIC of this host */
+    uint32_t error;          /* COMPLETING: of its response */
+    uint8_t reserved[20];
+};
+/* header, rings, then the slots of ring 0, ring 1, … */
+#define VGPU_INFLIGHT_BYTES(rings, entries) \
+    (UINT64_C(64) + UINT64_C(64) * (rings) + UINT64_C(64) * (rings) * (entries))
+
+/* Sequence number of a ring request: the ring in the high bits, the count of its descriptors from 1. */
+#define VGPU_RING_SEQ(ring, count) \
+    (((uint64_t)(ring) + 1) << 48 | ((uint64_t)(count)&0xffffffffffff))
 
 struct vgpu_hello_ack {
     struct vgpu_msg msg;
@@ -177,12 +265,12 @@ struct vgpu_response {
     /* the response follows: struct vgpu_resp_hdr and payload */
 };
 
-/* No answer follows: DATA and RESPONSE that are under way already are dropped by the stub. */
+/* Without shared memory the stub has answered the guest already: no answer follows, DATA and RESPONSE that
+ * are under way are dropped by it. With shared memory RESPONSE follows. */
 struct vgpu_cancel_msg {
     struct vgpu_msg msg;
     uint64_t seq;
-    uint32_t
-        reason; /* VGPU_E_CANCELLED or VGPU_E_DEADLINE; the stub has answered the guest already */
+    uint32_t reason; /* VGPU_E_CANCELLED or VGPU_E_DEADLINE */
     uint32_t reserved;
 };
 
@@ -201,8 +289,9 @@ struct vgpu_state {
     struct vgpu_msg msg;
     uint32_t pool_id;
     uint8_t band;
-    uint8_t up; /* 0: the mediator drains and takes nothing new */
-    uint16_t reserved;
+    uint8_t up;     /* 0: the mediator drains and takes nothing new */
+    uint8_t broken; /* 1: the guest broke the rules of a ring in the life msg.epoch */
+    uint8_t reserved;
 };
 
 /* ---- worker socket ------------------------------------------------------------------------- */
@@ -212,9 +301,9 @@ struct vgpu_state {
 struct vgpu_register {
     struct vgpu_msg msg;
     uint16_t version_min, version_max;
-    uint32_t depth;        /* jobs it takes at a time, >= 1: its credits */
-    uint64_t ops;          /* bit n: offers op n */
-    uint64_t dtypes;       /* bit n: offers dtype n (for some op) */
+    uint32_t depth;  /* jobs it wants at a time, >= 1: its credits; quick ones may exceed it */
+    uint64_t ops;    /* bit n: offers op n */
+    uint64_t dtypes; /* bit n: offers dtype n (for some op) */
     uint64_t memory_bytes; /* device memory for jobs; 0: host memory */
     uint64_t boot_id;      /* random, per supervisor process */
     uint8_t flags;         /* 0 */
@@ -268,15 +357,41 @@ struct vgpu_drain {
 /* ---- executor channel ---------------------------------------------------------------------- */
 
 /*
+ * Jobs and their results go through one ring, of the same layout as a guest's (vgpu_regs.h): the
+ * mediator is its driver, the executor its device. The mediator makes a sealed memfd that holds just
+ * the ring and two eventfds, and sends RING first. A request slot holds struct vgpu_job and the
+ * request, a response slot struct vgpu_done and the response; descriptors and completions carry the
+ * job's number as tag, completions no error. A breach of the ring's rules ends the executor. Jobs that
+ * the executor has no room for wait in it.
+ *
+ * An ATTACH precedes the first descriptor that names its region: an executor that meets an unknown
+ * region reads its channel first, and refuses the job (INTERNAL) if it still does not know it. One that
+ * gets JOB_CANCEL for a job that it does not know looks at the ring first.
+ */
+#define VGPU_EXEC_SLOT_BYTES (VGPU_REQ_MAX + 64u)
+#define VGPU_EXEC_REGIONS_MAX 4096u /* regions that an executor has at a time */
+#define VGPU_EXEC_RING_FDS 3u       /* memfd, kick (to the executor), call (to the mediator) */
+struct vgpu_exec_ring {
+    struct vgpu_msg msg;
+    uint32_t entries;
+    uint32_t slot_bytes; /* VGPU_EXEC_SLOT_BYTES */
+    uint64_t size;       /* of the memfd */
+    uint32_t spin_us;    /* how long the executor may poll before it sleeps; 0: not at all */
+    uint32_t reserved;
+};
+
+/*
  * A region is memory that jobs read inputs from and write outputs to in place: the arena of a VM, or
- * the staging memory that stands in for it on the socket path. One memfd, sealed against shrinking,
- * whose size the executor checks before it maps it. Regions of different VMs are never the same
- * memory.
+ * the staging memory that stands in for it on the socket path. A memfd, sealed against shrinking,
+ * whose size the executor checks before it maps [offset, offset + size) of it. Regions of different
+ * VMs are never the same memory. A second descriptor, if there is one, is the write end of the
+ * writers' pipe: the executor keeps it open until the region is unmapped.
  */
 struct vgpu_attach {
     struct vgpu_msg msg;
     uint32_t region;
     uint32_t reserved;
+    uint64_t offset; /* a multiple of 4096 */
     uint64_t size;
 };
 
@@ -292,8 +407,15 @@ struct vgpu_detached {
     uint32_t reserved;
 };
 
-struct vgpu_job {
+struct vgpu_job_cancel {
     struct vgpu_msg msg;
+    uint64_t job;
+    uint32_t attempt;
+    uint32_t reserved;
+};
+
+/* In the request slot of the job ring. */
+struct vgpu_job {
     uint64_t job;        /* unique in the mediator's life */
     uint32_t attempt;    /* from 1 */
     uint32_t region;     /* of its ARENA buffers; 0: it has none */
@@ -304,17 +426,10 @@ struct vgpu_job {
     /* the request follows; offsets of its ARENA buffers count from the start of the region */
 };
 
-struct vgpu_job_cancel {
-    struct vgpu_msg msg;
-    uint64_t job;
-    uint32_t attempt;
-    uint32_t reserved;
-};
-
-/* Outputs are in the region before DONE is sent. run_ns, error, payload are in the response header;
- * the mediator fills in seq, queued_ns, worker and attempts. */
+/* In the response slot. Outputs are in the region before the completion is published, and the job
+ * will write nothing any more. run_ns, error, payload are in the response header; the mediator fills in
+ * seq, queued_ns, worker and attempts. */
 struct vgpu_done {
-    struct vgpu_msg msg;
     uint64_t job;
     uint32_t attempt;
     uint32_t reserved;
@@ -322,10 +437,13 @@ struct vgpu_done {
 };
 
 _Static_assert(sizeof(struct vgpu_msg) == 16, "message header");
-_Static_assert(sizeof(struct vgpu_hello) == 72, "hello");
+_Static_assert(sizeof(struct vgpu_hello) == 112, "hello");
+_Static_assert(sizeof(struct vgpu_inflight) == 64 && sizeof(struct vgpu_inflight_ring) == 64 &&
+                   sizeof(struct vgpu_inflight_slot) == 64,
+               "in-flight area");
 _Static_assert(sizeof(struct vgpu_hello_ack) == 64, "hello ack");
 _Static_assert(sizeof(struct vgpu_data) == 40, "data");
 _Static_assert(sizeof(struct vgpu_register) == 320, "register");
-_Static_assert(sizeof(struct vgpu_job) == 48, "job");
+_Static_assert(sizeof(struct vgpu_job) == 32 && sizeof(struct vgpu_done) == 16, "job");
 
 #endif

@@ -35,7 +35,7 @@
 #define VGPU_SHM_SIZE_DEFAULT (UINT64_C(1) << 26)
 
 /* MSI-X: vector 0 = backend state changed, or a window request with VGPU_REQ_IRQ completed;
- * vector 1 + i = ring i. */
+ * vector 1 + i = completions of ring i. */
 #define VGPU_MSIX_VECTOR_STATE 0
 #define VGPU_MSIX_VECTOR_RING(i) (1u + (i))
 
@@ -83,9 +83,9 @@
     R(DEADLINE_MS,     0x040, RO, "deadline of a request that asks for none, and the longest, milliseconds") \
     R(RING_COUNT,      0x044, RO, "rings in BAR 2; 0: use the windows") \
     R(RING_ENTRIES,    0x048, RO, "descriptors per ring, a power of two") \
-    R(RING_OFFSET,     0x04c, RO, "offset of ring 0 in BAR 2, bytes") \
-    R(RING_STRIDE,     0x050, RO, "distance between rings in BAR 2, bytes") \
-    R(SLOT_BYTES,      0x054, RO, "bytes of the inline slot of a descriptor") \
+    R(RING_OFFSET,     0x04c, RO, "offset of ring 0 in BAR 2, bytes, a multiple of 4096") \
+    R(RING_STRIDE,     0x050, RO, "distance between rings in BAR 2, bytes, a multiple of 4096") \
+    R(SLOT_BYTES,      0x054, RO, "bytes for a request, and again for its response, in a ring's slot") \
     R(SHM_SIZE_LO,     0x060, RO, "size of BAR 2, low half") \
     R(SHM_SIZE_HI,     0x064, RO, "size of BAR 2, high half") \
     R(ARENA_OFFSET_LO, 0x068, RO, "offset of the arena in BAR 2, low half") \
@@ -132,11 +132,97 @@ enum vgpu_reg { VGPU_REGS(VGPU_REG_ENUM_) };
 
 /* ---- BAR 2 --------------------------------------------------------------------------------- */
 
-/* The first 64 KiB belong to control pages, rings follow, then the arena. A driver takes every
- * offset from the registers. An arena offset of a buffer counts from ARENA_OFFSET. */
+/* The first 64 KiB are reserved, rings follow, then the arena. A driver takes every offset from the
+ * registers. An arena offset of a buffer counts from ARENA_OFFSET. */
 #define VGPU_SHM_CONTROL_SIZE 0x10000u
 #define VGPU_ARENA_ALIGN 64u /* every ARENA offset is a multiple of this */
 #define VGPU_INLINE_ALIGN 8u /* every INLINE offset is a multiple of this */
+
+/*
+ * Rings. Ring i lies at RING_OFFSET + i * RING_STRIDE, all its parts in this order:
+ *
+ *   0                       struct vgpu_ring_driver: a page that only the driver writes
+ *   4096                    struct vgpu_ring_device: a page that only the device writes
+ *   8192                    RING_ENTRIES x struct vgpu_desc, written by the driver
+ *   VGPU_RING_COMPLETIONS   RING_ENTRIES x struct vgpu_completion, written by the device
+ *   VGPU_RING_SLOTS         RING_ENTRIES slots, VGPU_SLOT_STRIDE apart: SLOT_BYTES for a request,
+ *                           written by the driver, then SLOT_BYTES for its response, by the device
+ *
+ * Indices are 32 bits wide, free running (they wrap at 2^32, entry = index % RING_ENTRIES), and 0
+ * after a reset of the device, which zeroes both pages of every ring.
+ *
+ * To submit: take a slot that is not in use, write the request into it and a descriptor that names it
+ * at submit_tail, then (release) add 1 to submit_tail. Several may be written before submit_tail is
+ * stored once. Then (full fence) read submit_event and write RING_DOORBELL i only if submit_tail
+ * moved past it: vgpu_ring_crossed(). A slot is in use until its completion was seen.
+ *
+ * To complete: the device writes the response into the slot and a completion at complete_tail, adds 1
+ * to complete_tail (release), and signals vector 1 + i only if it moved past complete_event.
+ * Completions come in any order; `slot` and `tag` say whose. A driver that wants to be signalled
+ * sets complete_event to the index of the completion that it waits for, then (full fence) looks at
+ * complete_tail once more. One that polls leaves complete_event alone.
+ *
+ * submit_tail must not run ahead of the device by more than RING_ENTRIES; a slot in use must not be
+ * submitted again; the length is 1 to SLOT_BYTES; reserved fields must be 0. A driver that breaks one
+ * of these rules breaks the device: BROKEN in STATUS and in `flags`, no completion for anything in
+ * flight, CONTROL.RESET heals. A request that is not well formed is no such breach, nor one whose
+ * header says another size than its descriptor: it is completed with an error.
+ *
+ * The flag IRQ of a request counts for the windows only. ORDERED: starts when every earlier request
+ * of the ring has completed; ends with DEPENDENCY when one of those failed that were submitted since
+ * the ring was last empty (all that was submitted had completed).
+ *
+ * While a reset is under way (RESETTING) the driver touches no ring. While no backend is there
+ * requests wait in the ring; a driver gives them up at their deadline, but the slot and the ARENA
+ * ranges stay in use until the completion comes or the device was reset.
+ */
+#define VGPU_RING_PAGE 4096u
+
+struct vgpu_ring_driver {
+    _Alignas(64) uint32_t submit_tail;    /* descriptors written */
+    _Alignas(64) uint32_t complete_event; /* signal when complete_tail moves past this */
+    _Alignas(64) uint8_t reserved[VGPU_RING_PAGE - 128];
+};
+
+struct vgpu_ring_device {
+    _Alignas(64) uint32_t complete_tail; /* completions written */
+    _Alignas(64) uint32_t submit_event;  /* ring the doorbell when submit_tail moves past this */
+    _Alignas(64) uint32_t flags;         /* VGPU_RING_BROKEN */
+    _Alignas(64) uint8_t reserved[VGPU_RING_PAGE - 192];
+};
+#define VGPU_RING_BROKEN (1u << 0)
+
+struct vgpu_desc {
+    uint32_t slot;   /* < RING_ENTRIES */
+    uint32_t length; /* bytes of the request in the slot, at most SLOT_BYTES */
+    uint64_t tag;    /* the driver's own, returned in the completion; best the request's tag */
+    uint8_t reserved[48];
+};
+
+struct vgpu_completion {
+    uint64_t tag;    /* of the descriptor */
+    uint64_t seq;    /* sequence number of the request, as in its response */
+    uint32_t slot;   /* of the descriptor */
+    uint32_t length; /* bytes of the response in the slot */
+    uint32_t error;  /* enum vgpu_error, as in the response */
+    uint32_t reserved;
+};
+
+#define VGPU_RING_DESCS (2u * VGPU_RING_PAGE)
+#define VGPU_RING_COMPLETIONS(entries) (VGPU_RING_DESCS + 64u * (entries))
+#define VGPU_RING_SLOTS(entries)                                                \
+    ((VGPU_RING_COMPLETIONS(entries) + 32u * (entries) + VGPU_RING_PAGE - 1u) & \
+     ~(VGPU_RING_PAGE - 1u))
+/* 64 bytes more than it takes, so that the first lines of slots do not share a set of the cache. */
+#define VGPU_SLOT_STRIDE(slot_bytes) (2u * (slot_bytes) + 64u)
+#define VGPU_RING_ENTRIES_MIN 16u
+#define VGPU_RING_ENTRIES_MAX 4096u
+
+/** vgpu_ring_crossed() - whether an index that went from @before to @after moved past @event */
+static inline int vgpu_ring_crossed(uint32_t event, uint32_t before, uint32_t after)
+{
+    return (uint32_t)(after - event - 1u) < (uint32_t)(after - before);
+}
 
 /* ---- requests ------------------------------------------------------------------------------ */
 
@@ -159,7 +245,7 @@ enum vgpu_reg { VGPU_REGS(VGPU_REG_ENUM_) };
 #define VGPU_REQ_ORDERED (1u << 0) /* start after every earlier request of the same ring ended */
 #define VGPU_REQ_NO_RETRY \
     (1u << 1)                  /* never run twice: fail with WORKER_LOST or BACKEND_RESTARTED */
-#define VGPU_REQ_IRQ (1u << 2) /* signal completion by MSI-X */
+#define VGPU_REQ_IRQ (1u << 2) /* windows: signal completion by MSI-X */
 #define VGPU_REQ_FLAGS (VGPU_REQ_ORDERED | VGPU_REQ_NO_RETRY | VGPU_REQ_IRQ)
 
 /* priority bands; a higher number is served first */
@@ -453,6 +539,11 @@ enum vgpu_error { VGPU_ERRORS(VGPU_ERROR_ENUM_) };
 _Static_assert(sizeof(struct vgpu_req_hdr) == 48, "request header");
 _Static_assert(sizeof(struct vgpu_buf) == 24, "buffer list entry");
 _Static_assert(sizeof(struct vgpu_resp_hdr) == 64, "response header");
+_Static_assert(sizeof(struct vgpu_ring_driver) == VGPU_RING_PAGE &&
+                   sizeof(struct vgpu_ring_device) == VGPU_RING_PAGE,
+               "pages of a ring");
+_Static_assert(sizeof(struct vgpu_desc) == 64 && sizeof(struct vgpu_completion) == 32,
+               "ring entries");
 _Static_assert(sizeof(struct vgpu_info) % 8 == 0 && sizeof(struct vgpu_info) <= 512, "info");
 _Static_assert(sizeof(struct vgpu_axpy) == 40 && sizeof(struct vgpu_reduce) == 24, "op bodies");
 _Static_assert(sizeof(struct vgpu_gemm) == 72 && sizeof(struct vgpu_fft) == 32, "op bodies");
