@@ -3,11 +3,14 @@
 #
 # build-intree.sh - put the device into a QEMU source tree, and build it
 #
-# Copies the device to hw/misc/vgpu (include paths made flat), applies the patch of the tree's series,
-# which only hooks that folder in, and builds. Running it again updates the copied files.
+# Copies the device to hw/misc/vgpu (include paths made flat), hooks that folder in with three lines (in
+# Kconfig, in the list of objects, in the list of trace events), and builds. Any QEMU from 4.2 on.
+# Running it again updates the copied files.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$here")
+# shellcheck source=files.sh
+. "$here/files.sh"
 
 usage() {
     cat <<'EOF'
@@ -15,7 +18,7 @@ usage: build-intree.sh SRC [--build DIR] [--small] [--copy-only] [-- CONFIGURE-O
   SRC          a QEMU source tree; it is changed
   --build DIR  where to build; default SRC/build-vgpu
   --small      x86_64 only, few features and devices: a test build of a few minutes
-  --copy-only  copy and patch, do not build (for a distribution's own build)
+  --copy-only  copy and hook in, do not build (for a distribution's own build)
 Prints the path of the QEMU that was built.
 EOF
 }
@@ -41,22 +44,36 @@ if [[ ! -r $src/VERSION || ! -d $src/hw/misc ]]; then
     echo "build-intree.sh: $src is not the source of QEMU" >&2
     exit 1
 fi
-version=$(<"$src/VERSION")
 
-# choose_patch - the newest series that is not newer than the tree
-choose_patch() {
-    local series best=''
-    for series in "$here"/patches/*; do
-        series=${series##*/}
-        if [[ $(printf '%s\n%s\n' "$series" "$version" | sort -V | head -n 1) == "$series" ]]; then
-            best=$(printf '%s\n%s\n' "$best" "$series" | sort -V | tail -n 1)
-        fi
-    done
-    if [[ -z $best ]]; then
-        echo "build-intree.sh: no patch series for QEMU $version" >&2
+# hook FILE LINE [AFTER] - LINE is in FILE once: behind the line AFTER, else at the end
+hook() {
+    local file=$src/$1 line=$2 after=${3:-}
+    ! grep -qxF -- "$line" "$file" || return 0
+    if [[ -z $after ]]; then
+        printf '%s\n' "$line" >>"$file"
+    elif ! grep -qxF -- "$after" "$file"; then
+        echo "build-intree.sh: $file has no line \"$after\": this QEMU is not understood" >&2
         return 1
+    else
+        AFTER=$after LINE=$line awk '{ print } $0 == ENVIRON["AFTER"] { print ENVIRON["LINE"] }' \
+            "$file" >"$file.new"
+        cat "$file.new" >"$file"
+        rm "$file.new"
     fi
-    echo "$here/patches/$best/vgpu-stub.patch"
+}
+
+hook_in() {
+    hook hw/misc/Kconfig 'source vgpu/Kconfig'
+    if [[ -e $src/meson.build ]]; then
+        hook hw/misc/meson.build "subdir('vgpu')"
+        hook meson.build "    'hw/misc/vgpu'," "    'hw/misc/macio',"
+        return
+    fi
+    # Before 5.2. The list of devices is that of --without-default-devices, which XCP-ng uses.
+    # shellcheck disable=SC2016
+    hook hw/misc/Makefile.objs 'common-obj-$(CONFIG_VGPU_STUB) += vgpu/'
+    hook Makefile.objs 'trace-events-subdirs += hw/misc/vgpu' 'trace-events-subdirs += hw/misc/macio'
+    hook default-configs/i386-softmmu.mak 'CONFIG_VGPU_STUB=y'
 }
 
 # Only a file that changed is written, so that a second build compiles only that.
@@ -72,15 +89,16 @@ copy_flat() {
 
 dest=$src/hw/misc/vgpu
 mkdir -p "$dest"
-for file in stub/vgpu_{bar0,chan,relay}.{c,h} stub/vgpu_pci.c stub/vgpu_{compat,trace}.h \
-    proto/vgpu_regs.h proto/vgpu_local.h common/core/request.{c,h} common/core/names.c \
-    stub/trace-events stub/intree/{Kconfig,meson.build,Makefile.objs,trace.h}; do
+own=(trace-events intree/Kconfig)
+if [[ -e $src/meson.build ]]; then
+    own+=(intree/meson.build intree/trace.h)
+else
+    own+=(intree/Makefile.objs) # its trace.h is generated under that name
+fi
+for file in "${vgpu_pure[@]}" "${vgpu_qemu[@]}" "${vgpu_headers[@]}" "${own[@]/#/stub/}"; do
     copy_flat "$root/$file" "$dest/$(basename "$file")"
 done
-patch_file=$(choose_patch)
-if ! patch -d "$src" -p1 -R --dry-run -s -f -i "$patch_file" >/dev/null 2>&1; then
-    patch -d "$src" -p1 -N -i "$patch_file" >&2
-fi
+hook_in
 [[ -z $copy_only ]] || exit 0
 
 build=${build:-$src/build-vgpu}
@@ -88,7 +106,8 @@ if [[ -n $small ]]; then
     mkdir -p "$src/configs/devices/x86_64-softmmu"
     cp "$here/intree/devices.mak" "$src/configs/devices/x86_64-softmmu/vgpu.mak"
     options=(--target-list=x86_64-softmmu --without-default-features --without-default-devices
-        --with-devices-x86_64=vgpu --enable-kvm --enable-tcg --disable-docs "${options[@]}")
+        --with-devices-x86_64=vgpu --enable-kvm --enable-tcg --disable-docs
+        --disable-install-blobs "${options[@]}")
 fi
 mkdir -p "$build"
 if [[ ! -r $build/build.ninja ]]; then

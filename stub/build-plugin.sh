@@ -9,6 +9,8 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$here")
+# shellcheck source=files.sh
+. "$here/files.sh"
 
 usage() {
     cat <<'EOF'
@@ -33,16 +35,12 @@ while (($#)); do
     esac
 done
 
-# The pure files come first: they need no QEMU.
-pure=(common/core/request.c common/core/names.c stub/vgpu_bar0.c stub/vgpu_relay.c)
-qemu=(stub/vgpu_chan.c stub/vgpu_pci.c stub/vgpu_plugin.c)
-
 # What the result depends on: contents of the files, compiler, and the package that is installed or
 # the source that was given.
 fingerprint() {
     local package given
     package=$(dpkg-query -W -f '${source:Version}' qemu-system-x86 2>/dev/null || echo none)
-    (cd "$root" && cat "${pure[@]}" "${qemu[@]}" stub/*.h stub/*.awk stub/trace-events \
+    (cd "$root" && cat "${vgpu_pure[@]}" "${vgpu_qemu[@]}" stub/vgpu_plugin.c stub/*.h stub/*.awk stub/trace-events \
         stub/*.sh proto/*.h common/core/*.h | cksum)
     ${CC:-cc} --version | head -n 1
     echo "package $package"
@@ -77,10 +75,11 @@ common=(-std=gnu11 -O2 -g -fPIC -fvisibility=hidden -fno-strict-aliasing -fwrapv
 with_qemu=(-DVGPU_STUB_PLUGIN "-I$work" -isystem "$headers" -isystem "$headers/include"
     "${glib_cflags[@]}")
 objects=()
-for file in "${pure[@]}" "${qemu[@]}"; do
+# The pure files come first: they need no QEMU.
+for file in "${vgpu_pure[@]}" "${vgpu_qemu[@]}" stub/vgpu_plugin.c; do
     object=$work/$(basename "$file" .c).o
     extra=()
-    [[ " ${qemu[*]} " != *" $file "* ]] || extra=("${with_qemu[@]}")
+    [[ " ${vgpu_pure[*]} " == *" $file "* ]] || extra=("${with_qemu[@]}")
     ${CC:-cc} "${common[@]}" "${extra[@]}" -c "$root/$file" -o "$object"
     objects+=("$object")
 done

@@ -49,27 +49,26 @@ if [[ -r $out_dir/STAMP && $(<"$out_dir/STAMP") == "$stamp" ]]; then
     exit 0
 fi
 
-host_macro() {
-    case $(uname -m) in
-    x86_64) echo HOST_X86_64 ;;
-    aarch64) echo HOST_AARCH64 ;;
-    *) echo "qemu-headers.sh: no plug-in on $(uname -m); build the device in QEMU's tree" >&2
-       return 1 ;;
-    esac
-}
+case $(uname -m) in
+x86_64) macro=HOST_X86_64 arch=x86 ;;
+aarch64) macro=HOST_AARCH64 arch=arm64 ;;
+*)
+    echo "qemu-headers.sh: no plug-in on $(uname -m); build the device in QEMU's tree" >&2
+    exit 1
+    ;;
+esac
 
 write_config() {
-    local macro host
+    local name
     local -a number
-    host=$(host_macro)
     IFS=. read -ra number <<<"$version"
     echo '/* What is true of a Linux host with glibc; see stub/qemu-headers.sh. */'
     echo '#pragma once'
-    for macro in CONFIG_POSIX CONFIG_LINUX CONFIG_IOVEC CONFIG_INT128 CONFIG_INT128_TYPE \
+    for name in CONFIG_POSIX CONFIG_LINUX CONFIG_IOVEC CONFIG_INT128 CONFIG_INT128_TYPE \
         CONFIG_ATOMIC64 CONFIG_EVENTFD CONFIG_EPOLL CONFIG_PPOLL CONFIG_PREADV CONFIG_MADVISE \
         CONFIG_POSIX_MADVISE CONFIG_SIGNALFD CONFIG_MEMFD CONFIG_GETTID HAVE_SYSTEM_FUNCTION \
-        HAVE_STRCHRNUL HAVE_MLOCKALL "$host"; do
-        echo "#define $macro 1"
+        HAVE_STRCHRNUL HAVE_MLOCKALL "$macro"; do
+        echo "#define $name 1"
     done
     echo "#define QEMU_VERSION \"$version\""
     echo "#define QEMU_VERSION_MAJOR ${number[0]}"
@@ -81,6 +80,9 @@ part=$out_dir.part.$$
 trap 'rm -rf "$part"' EXIT
 mkdir -p "$part/qapi"
 cp -r "$source_dir/include" "$part/include"
+# The kernel's headers that QEMU brings along: newer than the system's may be.
+cp -r "$source_dir/linux-headers/linux" "$part/include/"
+cp -r "$source_dir/linux-headers/asm-$arch" "$part/include/asm"
 python3 -B "$source_dir/scripts/qapi-gen.py" -b -o "$part/qapi-all" "$source_dir/qapi/qapi-schema.json"
 find "$part/qapi-all" -name '*.h' -exec mv -t "$part/qapi" {} +
 rm -rf "$part/qapi-all"

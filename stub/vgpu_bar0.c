@@ -6,6 +6,8 @@
 #include "vgpu_bar0.h"
 
 #define RING_DOORBELL_END (VGPU_REG_RING_DOORBELL + 4u * VGPU_RINGS_MAX)
+/* What a mediator may add; the rest is the device's own. */
+#define BACKEND_FEATURES (VGPU_FEATURE_OBJECT | VGPU_FEATURE_PROGRAM | VGPU_FEATURE_LAUNCH)
 #define BAND_ANY_OK(band) ((band) < VGPU_BANDS || (band) == VGPU_BAND_DEFAULT)
 
 void vgpu_bar0_init(struct vgpu_bar0 *b, const struct vgpu_bar0_config *config)
@@ -27,7 +29,7 @@ static uint32_t read_device_reg(const struct vgpu_bar0 *b, uint32_t offset)
     case VGPU_REG_ABI_VERSION:
         return VGPU_ABI_VERSION;
     case VGPU_REG_FEATURES:
-        return b->config.features | b->backend.features;
+        return b->config.features | (b->backend.features & BACKEND_FEATURES);
     case VGPU_REG_VM_ID:
         return b->backend.vm_id;
     case VGPU_REG_POOL_ID:
@@ -45,21 +47,31 @@ static uint32_t read_device_reg(const struct vgpu_bar0 *b, uint32_t offset)
     }
 }
 
-static uint32_t read_shm_reg(const struct vgpu_bar0 *b, uint32_t offset)
+static uint32_t read_shm_reg(const struct vgpu_layout *l, uint32_t offset)
 {
-    uint64_t arena_size = vgpu_bar0_arena_size(b->config.shm_size);
-
     switch (offset) {
+    case VGPU_REG_RING_COUNT:
+        return l->rings;
+    case VGPU_REG_RING_ENTRIES:
+        return l->entries;
+    case VGPU_REG_RING_OFFSET:
+        return l->ring_offset;
+    case VGPU_REG_RING_STRIDE:
+        return l->ring_stride;
+    case VGPU_REG_SLOT_BYTES:
+        return l->slot_bytes;
     case VGPU_REG_SHM_SIZE_LO:
-        return (uint32_t)b->config.shm_size;
+        return (uint32_t)l->shm_size;
     case VGPU_REG_SHM_SIZE_HI:
-        return (uint32_t)(b->config.shm_size >> 32);
+        return (uint32_t)(l->shm_size >> 32);
     case VGPU_REG_ARENA_OFFSET_LO:
-        return VGPU_SHM_CONTROL_SIZE;
+        return (uint32_t)l->arena_offset;
+    case VGPU_REG_ARENA_OFFSET_HI:
+        return (uint32_t)(l->arena_offset >> 32);
     case VGPU_REG_ARENA_SIZE_LO:
-        return (uint32_t)arena_size;
+        return (uint32_t)l->arena_size;
     case VGPU_REG_ARENA_SIZE_HI:
-        return (uint32_t)(arena_size >> 32);
+        return (uint32_t)(l->arena_size >> 32);
     default:
         return 0;
     }
@@ -83,8 +95,8 @@ static uint32_t read_reg(const struct vgpu_bar0 *b, uint32_t offset)
     case VGPU_REG_REJECT_ERROR:
         return b->reject_error;
     default:
-        return offset >= VGPU_REG_SHM_SIZE_LO ? read_shm_reg(b, offset)
-                                              : read_device_reg(b, offset);
+        return offset >= VGPU_REG_RING_COUNT ? read_shm_reg(&b->config.layout, offset)
+                                             : read_device_reg(b, offset);
     }
 }
 
@@ -182,7 +194,7 @@ static uint32_t take_request(struct vgpu_bar0 *b, char *why)
         .payload_max = VGPU_PAYLOAD_MAX,
         /* whether objects and programs are offered is for the mediator to say */
         .features = VGPU_FEATURE_OBJECT | VGPU_FEATURE_PROGRAM,
-        .arena_size = vgpu_bar0_arena_size(b->config.shm_size),
+        .arena_size = b->config.layout.arena_size,
     };
     uint32_t error;
 
@@ -278,6 +290,17 @@ static uint32_t write_reg(struct vgpu_bar0 *b, uint32_t offset, uint32_t value)
     }
 }
 
+/* Only where no ioeventfd took the write before. */
+static uint32_t ring_doorbell(struct vgpu_bar0 *b, uint32_t ring)
+{
+    if (ring >= b->config.layout.rings) {
+        complain(b, "doorbell of a ring that does not exist: see RING_COUNT");
+        return 0;
+    }
+    b->kicked = ring;
+    return VGPU_BAR0_KICK;
+}
+
 static uint32_t write_register(struct vgpu_bar0 *b, uint32_t offset, uint64_t value, unsigned size)
 {
     uint32_t todo = 0;
@@ -287,8 +310,7 @@ static uint32_t write_register(struct vgpu_bar0 *b, uint32_t offset, uint64_t va
         return doorbell(b);
     }
     if (offset >= VGPU_REG_RING_DOORBELL && offset < RING_DOORBELL_END) {
-        complain(b, "doorbell of a ring that does not exist: RING_COUNT is 0");
-        return 0;
+        return ring_doorbell(b, (offset - VGPU_REG_RING_DOORBELL) / 4);
     }
     if (size >= 4) {
         todo |= write_reg(b, offset, (uint32_t)value);
@@ -361,6 +383,15 @@ void vgpu_bar0_reset_done(struct vgpu_bar0 *b)
     }
 }
 
+void vgpu_bar0_break(struct vgpu_bar0 *b)
+{
+    if (!(b->flags & VGPU_STATUS_BROKEN)) {
+        b->flags |= VGPU_STATUS_BROKEN;
+        b->irq = true;
+        complain(b, "the guest broke a rule of its rings: the device is broken until it is reset");
+    }
+}
+
 int vgpu_bar0_check(const struct vgpu_bar0 *b)
 {
     uint32_t i;
@@ -388,5 +419,5 @@ int vgpu_bar0_check(const struct vgpu_bar0 *b)
     if (!BAND_ANY_OK(b->wish) || b->req.len > VGPU_WINDOW_SIZE) {
         return -7;
     }
-    return 0;
+    return vgpu_layout_check(&b->config.layout);
 }

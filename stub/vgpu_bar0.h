@@ -20,6 +20,7 @@
 
 #include "common/core/request.h"
 #include "proto/vgpu_regs.h"
+#include "vgpu_layout.h"
 
 /* What a write asks of the device; several bits may be set, to be served in this order. */
 enum {
@@ -27,14 +28,15 @@ enum {
     VGPU_BAR0_CANCEL = 1u << 1, /* CONTROL.CANCEL while BUSY: call vgpu_relay_give_up() */
     VGPU_BAR0_WISH = 1u << 2,   /* PRIORITY has a new wish: tell the mediator */
     VGPU_BAR0_SUBMIT = 1u << 3, /* a valid request is in `req`: relay it */
+    VGPU_BAR0_KICK = 1u << 4,   /* the doorbell of ring `kicked` was rung: signal its notifier */
 };
 
 /* What is fixed when the device is made. */
 struct vgpu_bar0_config {
-    uint64_t shm_size;    /* bytes of BAR 2 */
-    uint32_t deadline_ms; /* default and largest deadline until a mediator gives one, > 0 */
-    uint32_t features;    /* VGPU_FEATURE_* of the device itself */
-    uint8_t band;         /* wish of the command line: VGPU_BAND_* */
+    struct vgpu_layout layout; /* of BAR 2 */
+    uint32_t deadline_ms;      /* default and largest deadline until a mediator gives one, > 0 */
+    uint32_t features;         /* VGPU_FEATURE_* of the device itself */
+    uint8_t band;              /* wish of the command line: VGPU_BAND_* */
 };
 
 /* What the mediator said last; kept while it is away, except `up`. */
@@ -42,7 +44,7 @@ struct vgpu_backend {
     bool known;        /* one has answered in the life of this QEMU */
     bool up;           /* it takes requests */
     uint32_t gen;      /* differs from process to process */
-    uint32_t features; /* VGPU_FEATURE_* that it adds */
+    uint32_t features; /* VGPU_FEATURE_* that it adds: OBJECT, PROGRAM, LAUNCH */
     uint32_t vm_id;
     uint32_t pool_id;
     uint32_t deadline_ms; /* default and largest */
@@ -68,10 +70,11 @@ struct vgpu_bar0 {
     uint32_t rejects;
     uint32_t reject_error;
     uint32_t epoch;
-    uint64_t seq; /* of the last accepted doorbell of this life */
-    uint8_t wish; /* VGPU_BAND_* */
-    bool irq;     /* vector 0 is due; the caller clears it when it has notified */
-    bool ended;   /* a request ended; the caller clears it when it has traced */
+    uint32_t kicked; /* see VGPU_BAR0_KICK */
+    uint64_t seq;    /* of the last accepted doorbell of this life */
+    uint8_t wish;    /* VGPU_BAND_* */
+    bool irq;        /* vector 0 is due; the caller clears it when it has notified */
+    bool ended;      /* a request ended; the caller clears it when it has traced */
     char complaint[REQUEST_WHY_MAX]; /* what the guest did wrong; the caller logs and clears it */
     uint8_t request_window[VGPU_WINDOW_SIZE];
     uint8_t response_window[VGPU_WINDOW_SIZE];
@@ -129,16 +132,13 @@ void vgpu_bar0_reset_done(struct vgpu_bar0 *b);
 /** vgpu_bar0_set_backend() - new word from the mediator; a change raises the interrupt */
 void vgpu_bar0_set_backend(struct vgpu_bar0 *b, const struct vgpu_backend *backend);
 
+/** vgpu_bar0_break() - the guest broke a rule of its rings: no doorbell is taken until a reset */
+void vgpu_bar0_break(struct vgpu_bar0 *b);
+
 /** vgpu_bar0_busy() - whether a window request is in flight */
 static inline bool vgpu_bar0_busy(const struct vgpu_bar0 *b)
 {
     return b->state == VGPU_STATUS_BUSY;
-}
-
-/** vgpu_bar0_arena_size() - bytes of the arena of a BAR 2 of @shm_size bytes */
-static inline uint64_t vgpu_bar0_arena_size(uint64_t shm_size)
-{
-    return shm_size - VGPU_SHM_CONTROL_SIZE;
 }
 
 /** vgpu_bar0_check() - 0 when the invariants hold, else a negative number naming the broken one */

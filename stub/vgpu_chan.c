@@ -2,6 +2,7 @@
 /* See vgpu_chan.h. */
 #include "vgpu_compat.h"
 
+#include <glib-unix.h>
 #include <sys/un.h>
 
 #include "vgpu_chan.h"
@@ -13,6 +14,13 @@
 #define BUDGET_LOOP 16
 /* In a vCPU's exit: enough for a request without bulk to leave at once. */
 #define BUDGET_KICK 2
+/* After so long the operator hears that a process still holds the memory of a connection that ended. */
+#define WRITERS_PATIENCE_MS 5000
+/* After so long the operator hears that nobody serves the socket. */
+#define ALONE_PATIENCE_MS 5000
+/* So many connections in a row that end without an answer are no accident. */
+#define TURNED_AWAY_MAX 3
+#define FDS_MAX VGPU_HELLO_FDS(VGPU_RINGS_MAX)
 
 struct vgpu_chan {
     char *path;
@@ -21,10 +29,18 @@ struct vgpu_chan {
     void *opaque;
     int fd; /* -1: not connected */
     bool waiting_to_write;
+    /* of the shm data path; otherwise 0 and -1 */
+    size_t n_fds;
+    int fds[FDS_MAX];    /* the write end of the pipe among them, until HELLO is sent */
+    int writers;         /* the read end, until it has hung up */
+    QEMUTimer *patience; /* runs while only the pipe is waited for */
     QEMUTimer *retry;
     uint32_t retry_ms;
     uint32_t retry_max_ms;
     uint64_t since_ms;                 /* when this connection was made */
+    uint64_t alone_ms;                 /* since when connecting fails; 0: it does not */
+    bool said_alone;                   /* the operator was told */
+    unsigned turned_away;              /* connections that ended without an answer, in a row */
     char last_why[VGPU_RELAY_WHY_MAX]; /* last warning, so that it is not repeated at every try */
     uint64_t buffer[VGPU_MSG_MAX / sizeof(uint64_t)];
 };
@@ -54,6 +70,84 @@ static void schedule_retry(struct vgpu_chan *c)
     c->retry_ms = MIN(c->retry_ms * 2, c->retry_max_ms);
 }
 
+/* ---- the writers' pipe --------------------------------------------------------------------- */
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0) {
+        close(*fd);
+        *fd = -1;
+    }
+}
+
+/* Return: 0; -errno. On the socket data path there is nothing to do. */
+static int open_writers(struct vgpu_chan *c)
+{
+    int ends[2];
+
+    if (c->n_fds == 0) {
+        return 0;
+    }
+    if (!g_unix_open_pipe(ends, FD_CLOEXEC, NULL)) {
+        return -errno;
+    }
+    g_unix_set_fd_nonblocking(ends[0], TRUE, NULL);
+    c->writers = ends[0];
+    c->fds[VGPU_HELLO_FD_WRITERS] = ends[1];
+    return 0;
+}
+
+static void close_writers(struct vgpu_chan *c)
+{
+    if (c->n_fds != 0) {
+        close_fd(&c->fds[VGPU_HELLO_FD_WRITERS]);
+    }
+    if (c->writers >= 0) {
+        qemu_set_fd_handler(c->writers, NULL, NULL, NULL);
+        close_fd(&c->writers);
+    }
+    timer_del(c->patience);
+}
+
+/* The connection has ended; the pipe can be read, or has hung up. */
+static void on_writers(void *opaque)
+{
+    struct vgpu_chan *c = opaque;
+    char nobody_should_write[256];
+    ssize_t n = read(c->writers, nobody_should_write, sizeof(nobody_should_write));
+
+    if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR))) {
+        return;
+    }
+    trace_vgpu_stub_writers(c->path, 0);
+    close_writers(c);
+    vgpu_relay_writers_gone(c->relay);
+    schedule_retry(c);
+    c->on_change(c->opaque);
+}
+
+static void on_impatient(void *opaque)
+{
+    struct vgpu_chan *c = opaque;
+
+    warn_report(
+        "vgpu-stub: the connection to %s has ended, but a process of its mediator or workers "
+        "still holds the memory of the VM; the VM runs on, the device waits until that process "
+        "has ended or let go",
+        c->path);
+}
+
+/* Nobody else may write to the memory of a new connection. */
+static void wait_for_writers(struct vgpu_chan *c)
+{
+    close_fd(&c->fds[VGPU_HELLO_FD_WRITERS]);
+    trace_vgpu_stub_writers(c->path, 1);
+    qemu_set_fd_handler(c->writers, on_writers, NULL, c);
+    timer_mod(c->patience, (int64_t)vgpu_chan_now_ms() + WRITERS_PATIENCE_MS);
+}
+
+/* ---- ending a connection ------------------------------------------------------------------- */
+
 /* Closes the connection and tries again later. @why is for the trace; NULL: nothing unusual. */
 static void drop(struct vgpu_chan *c, const char *why)
 {
@@ -64,7 +158,11 @@ static void drop(struct vgpu_chan *c, const char *why)
     c->waiting_to_write = false;
     vgpu_relay_disconnected(c->relay);
     forgive(c);
-    schedule_retry(c);
+    if (c->writers >= 0) {
+        wait_for_writers(c);
+    } else {
+        schedule_retry(c);
+    }
 }
 
 /* As drop(), and tells the operator, once per reason. */
@@ -77,10 +175,60 @@ static void drop_loudly(struct vgpu_chan *c, const char *what, const char *why)
     drop(c, why);
 }
 
+/* The mediator has closed the connection, or it broke. */
+static void peer_closed(struct vgpu_chan *c, int err)
+{
+    if (c->relay->link != VGPU_RELAY_HELLO) {
+        c->turned_away = 0;
+    } else if (++c->turned_away == TURNED_AWAY_MAX) {
+        warn_report(
+            "vgpu-stub: the mediator at %s closes the connection without an answer; its log "
+            "may say why. One that is older than this device takes datapath=socket only; the "
+            "VM runs on, trying again",
+            c->path);
+    }
+    drop(c, err != 0 ? strerror(err) : NULL);
+}
+
+/* A mediator that only starts later is nothing to speak of. */
+static void connect_failed(struct vgpu_chan *c, int err)
+{
+    bool absent = err == ENOENT || err == ECONNREFUSED || err == EAGAIN;
+    uint64_t now_ms = vgpu_chan_now_ms();
+
+    if (c->alone_ms == 0) {
+        c->alone_ms = now_ms;
+    }
+    if (!c->said_alone && (!absent || now_ms - c->alone_ms >= ALONE_PATIENCE_MS)) {
+        warn_report("vgpu-stub: nobody serves %s: %s; the VM runs on, trying again", c->path,
+                    strerror(err));
+        c->said_alone = true;
+    }
+    schedule_retry(c);
+}
+
 /* ---- sending ------------------------------------------------------------------------------- */
+
+/* The descriptors that go with HELLO; @control has room for FDS_MAX. */
+static void attach_fds(const struct vgpu_chan *c, struct msghdr *msg, void *control)
+{
+    struct cmsghdr *cmsg;
+
+    msg->msg_control = control;
+    msg->msg_controllen = CMSG_SPACE(c->n_fds * sizeof(int));
+    cmsg = CMSG_FIRSTHDR(msg);
+    cmsg->cmsg_level = SOL_SOCKET;
+    cmsg->cmsg_type = SCM_RIGHTS;
+    cmsg->cmsg_len = CMSG_LEN(c->n_fds * sizeof(int));
+    memcpy(CMSG_DATA(cmsg), c->fds, c->n_fds * sizeof(int));
+}
 
 static ssize_t send_frame(struct vgpu_chan *c, struct vgpu_frame *f)
 {
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
+    } control = {.bytes = {0}};
     struct iovec iov[2] = {
         {.iov_base = &f->head, .iov_len = f->head_len},
         {.iov_base = (void *)f->body, .iov_len = f->body_len},
@@ -88,6 +236,9 @@ static ssize_t send_frame(struct vgpu_chan *c, struct vgpu_frame *f)
     struct msghdr msg = {.msg_iov = iov, .msg_iovlen = f->body_len ? 2 : 1};
     ssize_t n;
 
+    if (f->head.msg.type == VGPU_MSG_HELLO && c->n_fds != 0) {
+        attach_fds(c, &msg, &control);
+    }
     do {
         n = sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
     } while (n < 0 && errno == EINTR);
@@ -126,6 +277,9 @@ static void send_some(struct vgpu_chan *c, int budget)
         trace_vgpu_stub_send(frame.head.msg.type, frame.head.msg.length, frame.head.msg.epoch,
                              c->relay->bar0->seq);
         vgpu_relay_sent(c->relay);
+        if (frame.head.msg.type == VGPU_MSG_HELLO && c->n_fds != 0) {
+            close_fd(&c->fds[VGPU_HELLO_FD_WRITERS]);
+        }
     }
     wait_to_write(c, false);
 }
@@ -215,7 +369,7 @@ static bool receive_one(struct vgpu_chan *c)
         return false;
     }
     if (n <= 0) {
-        drop(c, n < 0 ? strerror((int)-n) : NULL);
+        peer_closed(c, (int)-n);
         return false;
     }
     memset(&msg, 0, sizeof(msg));
@@ -270,12 +424,18 @@ static void try_connect(void *opaque)
 {
     struct vgpu_chan *c = opaque;
     int fd = connect_to(c->path);
+    int rc = fd < 0 ? fd : open_writers(c);
 
-    trace_vgpu_stub_connect(c->path, fd < 0 ? -fd : 0);
-    if (fd < 0) {
-        schedule_retry(c);
+    trace_vgpu_stub_connect(c->path, -rc);
+    if (rc < 0) {
+        if (fd >= 0) {
+            close(fd);
+        }
+        connect_failed(c, -rc);
         return;
     }
+    c->alone_ms = 0;
+    c->said_alone = false;
     c->fd = fd;
     c->since_ms = vgpu_chan_now_ms();
     qemu_set_fd_handler(fd, on_readable, NULL, c);
@@ -284,8 +444,9 @@ static void try_connect(void *opaque)
     c->on_change(c->opaque);
 }
 
-struct vgpu_chan *vgpu_chan_new(const char *path, struct vgpu_relay *relay, uint32_t retry_max_ms,
-                                void (*on_change)(void *opaque), void *opaque)
+struct vgpu_chan *vgpu_chan_new(const char *path, struct vgpu_relay *relay, const int *fds,
+                                uint32_t retry_max_ms, void (*on_change)(void *opaque),
+                                void *opaque)
 {
     struct vgpu_chan *c = g_new0(struct vgpu_chan, 1);
 
@@ -294,6 +455,13 @@ struct vgpu_chan *vgpu_chan_new(const char *path, struct vgpu_relay *relay, uint
     c->on_change = on_change;
     c->opaque = opaque;
     c->fd = -1;
+    c->writers = -1;
+    if (fds != NULL) {
+        c->n_fds = VGPU_HELLO_FDS(relay->bar0->config.layout.rings);
+        memcpy(c->fds, fds, c->n_fds * sizeof(*fds));
+        c->fds[VGPU_HELLO_FD_WRITERS] = -1;
+    }
+    c->patience = timer_new_ms(QEMU_CLOCK_REALTIME, on_impatient, c);
     c->retry_ms = RETRY_FIRST_MS;
     c->retry_max_ms = MAX(retry_max_ms, RETRY_FIRST_MS);
     c->retry = timer_new_ms(QEMU_CLOCK_REALTIME, try_connect, c);
@@ -310,6 +478,8 @@ void vgpu_chan_free(struct vgpu_chan *c)
         qemu_set_fd_handler(c->fd, NULL, NULL, NULL);
         close(c->fd);
     }
+    close_writers(c);
+    timer_free(c->patience);
     timer_del(c->retry);
     timer_free(c->retry);
     g_free(c->path);

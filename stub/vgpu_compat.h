@@ -13,7 +13,10 @@
     (QEMU_VERSION_MAJOR > (major) || \
      (QEMU_VERSION_MAJOR == (major) && QEMU_VERSION_MINOR >= (minor)))
 
-/* Headers that moved. */
+/* Headers that moved. A compiler so old that it cannot ask has an old QEMU. */
+#ifndef __has_include
+#define __has_include(header) 0
+#endif
 #if __has_include("hw/pci/pci_device.h")
 #include "hw/pci/pci_device.h" /* 8.0 */
 #else
@@ -25,14 +28,18 @@
 #include "hw/qdev-properties.h"
 #endif
 #if __has_include("system/system.h")
-#include "system/system.h" /* 10.0 */
+#include "system/kvm.h" /* 10.0 */
+#include "system/system.h"
 #else
+#include "sysemu/kvm.h"
 #include "sysemu/sysemu.h"
 #endif
+#include "hw/pci/msi.h"
 #include "hw/pci/msix.h"
 #include "migration/vmstate.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
+#include "qemu/event_notifier.h"
 #include "qemu/log.h"
 #include "qemu/main-loop.h"
 #include "qemu/memfd.h"
@@ -102,6 +109,35 @@ static inline bool vgpu_ram_from_fd(MemoryRegion *mr, Object *owner, const char 
 static inline void vgpu_vector_use(PCIDevice *pdev, unsigned vector)
 {
     (void)msix_vector_use(pdev, vector);
+}
+
+/**
+ * vgpu_add_msi_route() - a route of KVM's irqchip to the message of @vector
+ *
+ * Only while MSI-X is on: QEMU aborts otherwise. Return: its number, or -errno.
+ */
+static inline int vgpu_add_msi_route(PCIDevice *pdev, unsigned vector)
+{
+#if VGPU_QEMU(7, 0)
+    KVMRouteChange change = kvm_irqchip_begin_route_changes(kvm_state);
+    int virq = kvm_irqchip_add_msi_route(&change, (int)vector, pdev);
+
+    kvm_irqchip_commit_route_changes(&change);
+    return virq;
+#else
+    return kvm_irqchip_add_msi_route(kvm_state, (int)vector, pdev);
+#endif
+}
+
+/** vgpu_doorbell_bytes() - which writes ring: 0 for any width, which also saves KVM from decoding the
+ *  instruction. Old kernels cannot, and QEMUs that run on them ask. */
+static inline unsigned vgpu_doorbell_bytes(void)
+{
+#ifdef kvm_ioeventfd_any_length_enabled
+    return kvm_enabled() && !kvm_ioeventfd_any_length_enabled() ? 4 : 0;
+#else
+    return 0;
+#endif
 }
 
 #endif

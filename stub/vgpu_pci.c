@@ -10,13 +10,12 @@
 
 #include <sys/random.h>
 
+#include "vgpu_bells.h"
 #include "vgpu_chan.h"
 #include "vgpu_trace.h"
 
 #define TYPE_VGPU_STUB "vgpu-stub"
 #define VGPU_STUB(obj) OBJECT_CHECK(VgpuStub, (obj), TYPE_VGPU_STUB)
-
-#define MSIX_VECTORS 1 /* vector 0; those of rings come with rings */
 
 typedef struct VgpuStub {
     PCIDevice parent_obj;
@@ -29,22 +28,28 @@ typedef struct VgpuStub {
     uint32_t pool;
     uint32_t deadline_ms;
     uint32_t reconnect_ms;
+    uint32_t rings;
+    uint32_t ring_entries;
     uint8_t priority;
 
     MemoryRegion regs; /* BAR 0 */
     MemoryRegion shm;  /* BAR 2 */
+    void *own_shm;     /* its memory when it is nobody else's; NULL: a memfd */
+    int inflight;      /* memfd; -1: none */
+    struct vgpu_bells *bells;
     struct vgpu_bar0 bar0;
     struct vgpu_relay relay;
     struct vgpu_chan *chan;
     QEMUTimer *deadline;
     uint64_t armed_ms; /* what the timer is set to; 0: not set */
+    bool signalling;   /* the message of vector 0 is on its way */
 } VgpuStub;
 
 /* ---- following the registers' state -------------------------------------------------------- */
 
 static void arm_deadline(VgpuStub *s)
 {
-    uint64_t want_ms = vgpu_bar0_busy(&s->bar0) ? s->relay.deadline_ms : 0;
+    uint64_t want_ms = vgpu_relay_waits(&s->relay) ? s->relay.deadline_ms : 0;
 
     if (want_ms == s->armed_ms) {
         return;
@@ -54,6 +59,21 @@ static void arm_deadline(VgpuStub *s)
         timer_mod(s->deadline, (int64_t)want_ms);
     } else {
         timer_del(s->deadline);
+    }
+}
+
+/* A guest may have the message written to its own doorbell. Newer QEMUs stop that; where it gets
+ * through, what the doorbell raises waits until the device is touched again, or it would never end. */
+static void signal_state(VgpuStub *s)
+{
+    struct vgpu_bar0 *b = &s->bar0;
+
+    if (b->irq && !s->signalling) {
+        b->irq = false;
+        s->signalling = true;
+        trace_vgpu_stub_irq(b->state | b->flags);
+        msix_notify(PCI_DEVICE(s), VGPU_MSIX_VECTOR_STATE);
+        s->signalling = false;
     }
 }
 
@@ -72,11 +92,7 @@ static void sync_device(void *opaque)
         b->ended = false;
         trace_vgpu_stub_end(b->seq, b->error);
     }
-    if (b->irq) {
-        b->irq = false;
-        trace_vgpu_stub_irq(b->state | b->flags);
-        msix_notify(PCI_DEVICE(s), VGPU_MSIX_VECTOR_STATE);
-    }
+    signal_state(s);
 }
 
 static void on_deadline(void *opaque)
@@ -91,6 +107,7 @@ static void on_deadline(void *opaque)
 static void reset_device(VgpuStub *s)
 {
     vgpu_relay_reset(&s->relay);
+    vgpu_bells_drain(s->bells); /* RESET has not gone out yet: sync_device() sends */
     trace_vgpu_stub_reset(s->bar0.epoch, s->bar0.state | s->bar0.flags);
 }
 
@@ -132,6 +149,9 @@ static void regs_write(void *opaque, hwaddr offset, uint64_t value, unsigned siz
     if (todo & VGPU_BAR0_SUBMIT) {
         submit(s);
     }
+    if (todo & VGPU_BAR0_KICK) {
+        vgpu_bells_kick(s->bells, s->bar0.kicked);
+    }
     sync_device(s);
 }
 
@@ -142,6 +162,31 @@ static const MemoryRegionOps regs_ops = {
     .valid = {.min_access_size = 1, .max_access_size = 8},
     .impl = {.min_access_size = 1, .max_access_size = 8},
 };
+
+/* ---- MSI-X --------------------------------------------------------------------------------- */
+
+static int vector_use(PCIDevice *pdev, unsigned vector, MSIMessage msg)
+{
+    (void)msg;
+    vgpu_bells_route(VGPU_STUB(pdev)->bells, vector);
+    return 0;
+}
+
+static void vector_release(PCIDevice *pdev, unsigned vector)
+{
+    vgpu_bells_hold(VGPU_STUB(pdev)->bells, vector);
+}
+
+static void vector_poll(PCIDevice *pdev, unsigned first, unsigned end)
+{
+    vgpu_bells_poll(VGPU_STUB(pdev)->bells, first, end);
+}
+
+static void vgpu_stub_config_write(PCIDevice *pdev, uint32_t at, uint32_t value, int bytes)
+{
+    pci_default_write_config(pdev, at, value, bytes);
+    vgpu_bells_route_all(VGPU_STUB(pdev)->bells);
+}
 
 /* ---- making the device --------------------------------------------------------------------- */
 
@@ -174,8 +219,19 @@ static bool check_socket(const VgpuStub *s, Error **errp)
 
 static bool check_choices(const VgpuStub *s, Error **errp)
 {
-    if (s->datapath != NULL && strcmp(s->datapath, "socket") != 0) {
-        error_setg(errp, "vgpu-stub: datapath is %s; this device has: socket", s->datapath);
+    if (s->datapath != NULL && strcmp(s->datapath, "shm") != 0 &&
+        strcmp(s->datapath, "socket") != 0) {
+        error_setg(errp, "vgpu-stub: datapath is %s; this device has: shm, socket", s->datapath);
+        return false;
+    }
+    if (s->rings == 0 || s->rings > VGPU_RINGS_MAX) {
+        error_setg(errp, "vgpu-stub: rings is %u; it must be 1 to %u", s->rings, VGPU_RINGS_MAX);
+        return false;
+    }
+    if (s->ring_entries < VGPU_RING_ENTRIES_MIN || s->ring_entries > VGPU_RING_ENTRIES_MAX ||
+        (s->ring_entries & (s->ring_entries - 1)) != 0) {
+        error_setg(errp, "vgpu-stub: ring-entries is %u; it must be a power of two from %u to %u",
+                   s->ring_entries, VGPU_RING_ENTRIES_MIN, VGPU_RING_ENTRIES_MAX);
         return false;
     }
     if (s->priority >= VGPU_BANDS && s->priority != VGPU_BAND_DEFAULT) {
@@ -190,6 +246,11 @@ static bool check_choices(const VgpuStub *s, Error **errp)
         return false;
     }
     return true;
+}
+
+static bool by_socket(const VgpuStub *s)
+{
+    return s->datapath != NULL && strcmp(s->datapath, "socket") == 0;
 }
 
 /* The identity is the property's uuid, else the VM's (-uuid), else all zero. */
@@ -211,38 +272,130 @@ static bool make_relay_config(const VgpuStub *s, struct vgpu_relay_config *confi
     return true;
 }
 
-/* BAR 2: sealed, so that a peer that maps it can trust its size. */
-static bool make_shm(VgpuStub *s, Error **errp)
+/* Memory that a peer can map and trust the size of. Return: its descriptor; -1 with @errp set. */
+static int make_memfd(const char *name, uint64_t size, Error **errp)
 {
     const unsigned seals = F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
-    int fd = qemu_memfd_create("vgpu-shm", s->shm_size, false, 0, seals, errp);
+    int fd = qemu_memfd_create(name, size, false, 0, seals, errp);
 
     if (fd < 0) {
-        error_prepend(errp, "vgpu-stub: shared memory of %" PRIu64 " bytes: ", s->shm_size);
+        error_prepend(errp, "vgpu-stub: shared memory of %" PRIu64 " bytes: ", size);
+    }
+    return fd;
+}
+
+/* BAR 2. On the socket data path nobody else maps it, and a memfd would not do everywhere: Xen has no
+ * RAM from descriptors, and a limit on file sizes counts for them. */
+static bool make_shm(VgpuStub *s, Error **errp)
+{
+    int fd;
+
+    if (by_socket(s)) {
+        s->own_shm = mmap(NULL, s->shm_size, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (s->own_shm == MAP_FAILED) {
+            s->own_shm = NULL;
+            error_setg_errno(errp, errno, "vgpu-stub: memory of %" PRIu64 " bytes", s->shm_size);
+            return false;
+        }
+        memory_region_init_ram_ptr(&s->shm, OBJECT(s), "vgpu-shm", s->shm_size, s->own_shm);
+        return true;
+    }
+    fd = make_memfd("vgpu-shm", s->shm_size, errp);
+    if (fd < 0) {
         return false;
     }
     if (!vgpu_ram_from_fd(&s->shm, OBJECT(s), "vgpu-shm", s->shm_size, fd, errp)) {
+        error_prepend(errp,
+                      "vgpu-stub: shared memory for BAR 2, which datapath=socket does without: ");
         close(fd);
         return false;
     }
     return true;
 }
 
+static uint32_t own_features(const struct vgpu_layout *layout)
+{
+    uint32_t features = VGPU_FEATURE_SHM | VGPU_FEATURE_MSIX;
+
+    return layout->rings ? features | VGPU_FEATURE_RING | VGPU_FEATURE_EVENT_IDX : features;
+}
+
 static void make_registers(VgpuStub *s)
 {
-    const struct vgpu_bar0_config config = {
-        .shm_size = s->shm_size,
+    struct vgpu_bar0_config config = {
+        .layout = vgpu_layout_make(s->shm_size, by_socket(s) ? 0 : s->rings, s->ring_entries),
         .deadline_ms = s->deadline_ms,
-        .features = VGPU_FEATURE_SHM | VGPU_FEATURE_MSIX,
         .band = s->priority,
     };
 
+    config.features = own_features(&config.layout);
     vgpu_bar0_init(&s->bar0, &config);
     memory_region_init_io(&s->regs, OBJECT(s), &regs_ops, s, "vgpu-regs", VGPU_BAR_REGS_SIZE);
     /* KVM collects the writes to the request window without an exit each; any other access to BAR 0,
-     * the doorbell above all, delivers them first. */
+     * the window's doorbell above all, delivers them first. */
     memory_region_set_flush_coalesced(&s->regs);
     memory_region_add_coalescing(&s->regs, VGPU_WINDOW_REQUEST, VGPU_WINDOW_SIZE);
+}
+
+/* Vectors, and with rings their notifiers and the in-flight area. */
+static bool make_rings(VgpuStub *s, Error **errp)
+{
+    const struct vgpu_layout *l = &s->bar0.config.layout;
+    PCIDevice *pdev = PCI_DEVICE(s);
+    unsigned i;
+
+    if (msix_init_exclusive_bar(pdev, VGPU_MSIX_VECTOR_RING(l->rings), VGPU_BAR_MSIX, errp) < 0) {
+        return false;
+    }
+    for (i = 0; i < VGPU_MSIX_VECTOR_RING(l->rings); i++) {
+        vgpu_vector_use(pdev, i);
+    }
+    if (l->rings == 0) {
+        return true;
+    }
+    s->inflight = make_memfd("vgpu-inflight", VGPU_INFLIGHT_BYTES(l->rings, l->entries), errp);
+    if (s->inflight < 0) {
+        return false;
+    }
+    s->bells = vgpu_bells_new(pdev, &s->regs, l->rings, errp);
+    if (s->bells != NULL) {
+        msix_set_vector_notifiers(pdev, vector_use, vector_release, vector_poll);
+    }
+    return s->bells != NULL;
+}
+
+/* Also what a realize() that failed half way has made. */
+static void unmake_rings(VgpuStub *s)
+{
+    PCIDevice *pdev = PCI_DEVICE(s);
+
+    if (s->bells != NULL) {
+        msix_unset_vector_notifiers(pdev);
+    }
+    vgpu_bells_free(s->bells);
+    s->bells = NULL;
+    if (s->inflight >= 0) {
+        close(s->inflight);
+        s->inflight = -1;
+    }
+    if (msix_present(pdev)) {
+        msix_uninit_exclusive_bar(pdev);
+    }
+}
+
+static struct vgpu_chan *make_chan(VgpuStub *s)
+{
+    int fds[VGPU_HELLO_FDS(VGPU_RINGS_MAX)];
+
+    if (s->bells != NULL) {
+        fds[VGPU_HELLO_FD_SHM] = memory_region_get_fd(&s->shm);
+        fds[VGPU_HELLO_FD_INFLIGHT] = s->inflight;
+        fds[VGPU_HELLO_FD_WRITERS] = -1;
+        vgpu_bells_fds(s->bells, &fds[VGPU_HELLO_FD_KICK(0)]);
+    }
+    return vgpu_chan_new(s->socket, &s->relay, s->bells ? fds : NULL, s->reconnect_ms, sync_device,
+                         s);
 }
 
 static void vgpu_stub_realize(PCIDevice *pdev, Error **errp)
@@ -250,28 +403,24 @@ static void vgpu_stub_realize(PCIDevice *pdev, Error **errp)
     VgpuStub *s = VGPU_STUB(pdev);
     struct vgpu_relay_config relay_config;
 
+    s->inflight = -1;
     if (!check_size(s, errp) || !check_socket(s, errp) || !check_choices(s, errp) ||
-        !make_relay_config(s, &relay_config, errp)) {
+        !make_relay_config(s, &relay_config, errp) || !make_shm(s, errp)) {
         return;
     }
-    if (msix_init_exclusive_bar(pdev, MSIX_VECTORS, VGPU_BAR_MSIX, errp) < 0) {
-        return;
-    }
-    if (!make_shm(s, errp)) {
-        msix_uninit_exclusive_bar(pdev);
-        return;
-    }
-    vgpu_vector_use(pdev, VGPU_MSIX_VECTOR_STATE);
     make_registers(s);
+    if (!make_rings(s, errp)) {
+        unmake_rings(s);
+        return;
+    }
     pci_register_bar(pdev, VGPU_BAR_REGS, PCI_BASE_ADDRESS_SPACE_MEMORY, &s->regs);
     pci_register_bar(pdev, VGPU_BAR_SHM,
                      PCI_BASE_ADDRESS_SPACE_MEMORY | PCI_BASE_ADDRESS_MEM_TYPE_64 |
                          PCI_BASE_ADDRESS_MEM_PREFETCH,
                      &s->shm);
-    vgpu_relay_init(&s->relay, &relay_config, &s->bar0,
-                    (uint8_t *)memory_region_get_ram_ptr(&s->shm) + VGPU_SHM_CONTROL_SIZE);
+    vgpu_relay_init(&s->relay, &relay_config, &s->bar0, memory_region_get_ram_ptr(&s->shm));
     s->deadline = timer_new_ms(QEMU_CLOCK_REALTIME, on_deadline, s);
-    s->chan = vgpu_chan_new(s->socket, &s->relay, s->reconnect_ms, sync_device, s);
+    s->chan = make_chan(s);
 }
 
 /* Unplug: closing the connection tells the mediator that this life is over. */
@@ -284,7 +433,17 @@ static void vgpu_stub_exit(PCIDevice *pdev)
     timer_del(s->deadline);
     timer_free(s->deadline);
     s->deadline = NULL;
-    msix_uninit_exclusive_bar(pdev);
+    unmake_rings(s);
+}
+
+/* When no access to BAR 2 is under way any more. */
+static void vgpu_stub_finalize(Object *obj)
+{
+    VgpuStub *s = VGPU_STUB(obj);
+
+    if (s->own_shm != NULL) {
+        munmap(s->own_shm, s->shm_size);
+    }
 }
 
 static void vgpu_stub_reset(DeviceState *dev)
@@ -309,6 +468,8 @@ static VgpuProperty vgpu_stub_properties[] = {
     DEFINE_PROP_UINT8("priority", VgpuStub, priority, VGPU_BAND_DEFAULT),
     DEFINE_PROP_UINT32("deadline-ms", VgpuStub, deadline_ms, 60000),
     DEFINE_PROP_UINT32("reconnect-ms", VgpuStub, reconnect_ms, 1000),
+    DEFINE_PROP_UINT32("rings", VgpuStub, rings, 4),
+    DEFINE_PROP_UINT32("ring-entries", VgpuStub, ring_entries, 128),
     VGPU_PROPERTIES_END};
 
 static const VMStateDescription vgpu_stub_vmstate = {
@@ -324,6 +485,7 @@ static void vgpu_stub_class_init(ObjectClass *klass, VgpuClassData *data)
     (void)data;
     k->realize = vgpu_stub_realize;
     k->exit = vgpu_stub_exit;
+    k->config_write = vgpu_stub_config_write;
     k->vendor_id = VGPU_PCI_VENDOR_ID;
     k->device_id = VGPU_PCI_DEVICE_ID;
     k->class_id = VGPU_PCI_CLASS;
@@ -344,6 +506,7 @@ static const TypeInfo vgpu_stub_info = {
     .name = TYPE_VGPU_STUB,
     .parent = TYPE_PCI_DEVICE,
     .instance_size = sizeof(VgpuStub),
+    .instance_finalize = vgpu_stub_finalize,
     .class_init = vgpu_stub_class_init,
     .interfaces = vgpu_stub_interfaces,
 };

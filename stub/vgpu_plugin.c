@@ -118,10 +118,11 @@ static bool sizes_fit(void)
     return true;
 }
 
-/* Runs after QEMU's own initialisers, when the parent types are known. */
+/* Runs after QEMU's own initialisers, when the parent types are known. A QEMU that was built with the
+ * device needs no second one. */
 static void check_and_register(void)
 {
-    if (version_fits() && sizes_fit()) {
+    if (object_class_by_name("vgpu-stub") == NULL && version_fits() && sizes_fit()) {
         vgpu_stub_register();
     }
 }

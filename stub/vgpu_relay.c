@@ -7,12 +7,13 @@
 #include "vgpu_relay.h"
 
 void vgpu_relay_init(struct vgpu_relay *r, const struct vgpu_relay_config *config,
-                     struct vgpu_bar0 *bar0, void *arena)
+                     struct vgpu_bar0 *bar0, void *shm)
 {
     memset(r, 0, sizeof(*r));
     r->config = *config;
     r->bar0 = bar0;
-    r->arena = arena;
+    r->shm = shm;
+    r->arena = r->shm + bar0->config.layout.arena_offset;
 }
 
 /* ---- cursors ------------------------------------------------------------------------------- */
@@ -69,6 +70,23 @@ static void rewind_request(struct vgpu_relay *r)
     cursor_rewind(r, &r->out, VGPU_BUF_OUT);
 }
 
+static void forget_request(struct vgpu_relay *r)
+{
+    r->sent = false;
+    r->sent_before = false;
+    r->accepted = false;
+    r->exposed = false;
+    r->given_up = VGPU_E_OK;
+}
+
+/* Ends the request in flight with an error of the device's own. */
+static void end_request(struct vgpu_relay *r, uint32_t error)
+{
+    r->exposed = false;
+    r->given_up = VGPU_E_OK;
+    vgpu_bar0_fail(r->bar0, error, NULL);
+}
+
 void vgpu_relay_connected(struct vgpu_relay *r)
 {
     r->link = VGPU_RELAY_HELLO;
@@ -91,15 +109,32 @@ void vgpu_relay_disconnected(struct vgpu_relay *r)
     }
     backend.up = false;
     vgpu_bar0_set_backend(r->bar0, &backend);
-    /* On this data path only the device itself writes to the arena, so nobody holds the old life. */
-    vgpu_bar0_reset_done(r->bar0);
+    if (!r->writers) {
+        vgpu_bar0_reset_done(r->bar0);
+    }
+}
+
+void vgpu_relay_writers_gone(struct vgpu_relay *r)
+{
+    if (!r->writers) {
+        return;
+    }
+    r->writers = false;
+    r->exposed = false;
+    if (r->given_up != VGPU_E_OK) {
+        end_request(r, r->given_up);
+    }
+    if (r->bar0->flags & VGPU_STATUS_RESETTING) {
+        /* They may have written to their pages after the reset had zeroed them. */
+        vgpu_layout_zero_rings(&r->bar0->config.layout, r->shm);
+        vgpu_bar0_reset_done(r->bar0);
+    }
 }
 
 void vgpu_relay_submit(struct vgpu_relay *r, uint64_t now_ms)
 {
     r->deadline_ms = now_ms + r->bar0->req.deadline_ms;
-    r->sent_before = false;
-    r->accepted = false;
+    forget_request(r);
     rewind_request(r);
 }
 
@@ -107,7 +142,7 @@ void vgpu_relay_give_up(struct vgpu_relay *r, uint32_t error)
 {
     bool unheard = r->link != VGPU_RELAY_UP && !r->accepted;
 
-    if (!vgpu_bar0_busy(r->bar0)) {
+    if (!vgpu_relay_waits(r)) {
         return;
     }
     if (r->sent) {
@@ -117,12 +152,16 @@ void vgpu_relay_give_up(struct vgpu_relay *r, uint32_t error)
     if (error == VGPU_E_DEADLINE && unheard) {
         error = VGPU_E_NO_BACKEND;
     }
-    vgpu_bar0_fail(r->bar0, error, NULL);
+    if (r->exposed) {
+        r->given_up = error;
+    } else {
+        end_request(r, error);
+    }
 }
 
 void vgpu_relay_expire(struct vgpu_relay *r, uint64_t now_ms)
 {
-    if (vgpu_bar0_busy(r->bar0) && now_ms >= r->deadline_ms) {
+    if (vgpu_relay_waits(r) && now_ms >= r->deadline_ms) {
         vgpu_relay_give_up(r, VGPU_E_DEADLINE);
     }
 }
@@ -131,11 +170,10 @@ void vgpu_relay_reset(struct vgpu_relay *r)
 {
     /* A HELLO that has not gone out carries the new epoch, and with it the whole message. */
     r->say_reset = r->link != VGPU_RELAY_DOWN && !r->say_hello;
-    vgpu_bar0_reset(r->bar0, r->say_reset);
+    vgpu_bar0_reset(r->bar0, r->say_reset || r->writers);
+    vgpu_layout_zero_rings(&r->bar0->config.layout, r->shm);
     r->cancel_seq = 0;
-    r->sent = false;
-    r->sent_before = false;
-    r->accepted = false;
+    forget_request(r);
 }
 
 void vgpu_relay_wish(struct vgpu_relay *r)
@@ -157,6 +195,7 @@ static void frame_start(const struct vgpu_relay *r, struct vgpu_frame *f, enum v
 
 static void make_hello(const struct vgpu_relay *r, struct vgpu_frame *f)
 {
+    const struct vgpu_layout *l = &r->bar0->config.layout;
     struct vgpu_hello *m = &f->head.hello;
 
     frame_start(r, f, VGPU_MSG_HELLO, sizeof(*m));
@@ -164,10 +203,20 @@ static void make_hello(const struct vgpu_relay *r, struct vgpu_frame *f)
     m->version_max = VGPU_LOCAL_VERSION_MAX;
     memcpy(m->uuid, r->config.uuid, sizeof(m->uuid));
     m->boot_id = r->config.boot_id;
-    m->arena_size = vgpu_bar0_arena_size(r->bar0->config.shm_size);
+    m->arena_size = l->arena_size;
     m->conn_gen = r->conn_gen;
     m->pool_wish = r->config.pool_wish;
     m->band_wish = r->bar0->wish;
+    if (vgpu_relay_shm(r)) {
+        m->features = VGPU_LOCAL_FEATURE_SHM;
+        m->rings = (uint16_t)l->rings;
+        m->ring_entries = l->entries;
+        m->slot_bytes = l->slot_bytes;
+        m->shm_size = l->shm_size;
+        m->ring_offset = l->ring_offset;
+        m->ring_stride = l->ring_stride;
+        m->arena_offset = l->arena_offset;
+    }
 }
 
 static void make_cancel(const struct vgpu_relay *r, struct vgpu_frame *f)
@@ -221,7 +270,7 @@ static bool choose(const struct vgpu_relay *r, enum vgpu_msg_type *ret)
         *ret = VGPU_MSG_WISH;
     } else if (request && !r->sent && r->bar0->backend.up) {
         *ret = VGPU_MSG_REQUEST;
-    } else if (request && r->sent && !cursor_at_end(r, &r->in)) {
+    } else if (request && r->sent && !vgpu_relay_shm(r) && !cursor_at_end(r, &r->in)) {
         *ret = VGPU_MSG_DATA;
     } else {
         return false;
@@ -260,11 +309,24 @@ bool vgpu_relay_next(struct vgpu_relay *r, uint64_t now_ms, struct vgpu_frame *r
     return true;
 }
 
+static bool has_arena_outputs(const struct request *q)
+{
+    uint32_t i;
+
+    for (i = 0; i < q->hdr.nbufs; i++) {
+        if (q->bufs[i].kind == VGPU_BUF_ARENA && q->bufs[i].dir == VGPU_BUF_OUT) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void vgpu_relay_sent(struct vgpu_relay *r)
 {
     switch (r->next) {
     case VGPU_MSG_HELLO:
         r->say_hello = false;
+        r->writers = vgpu_relay_shm(r);
         break;
     case VGPU_MSG_RESET:
         r->say_reset = false;
@@ -277,6 +339,7 @@ void vgpu_relay_sent(struct vgpu_relay *r)
         break;
     case VGPU_MSG_REQUEST:
         r->sent = true;
+        r->exposed = r->writers && has_arena_outputs(in_flight(r));
         break;
     default:
         r->in.offset += r->next_bytes;
@@ -304,7 +367,7 @@ static void resubmit(struct vgpu_relay *r, bool new_mediator)
         return;
     }
     if (new_mediator && r->accepted && (in_flight(r)->hdr.flags & VGPU_REQ_NO_RETRY)) {
-        vgpu_bar0_fail(r->bar0, VGPU_E_BACKEND_RESTARTED, NULL);
+        end_request(r, VGPU_E_BACKEND_RESTARTED);
         return;
     }
     rewind_request(r);
@@ -322,8 +385,12 @@ static int on_hello_ack(struct vgpu_relay *r, const void *bytes, size_t len, cha
         return protocol_error(why, "HELLO_ACK chooses version %u, which was not offered",
                               m.version);
     }
-    if (m.features != 0 || m.reserved0 || m.reserved1 || m.reserved2) {
-        return protocol_error(why, "HELLO_ACK has features that were not offered or reserved bits");
+    if (m.reserved0 || m.reserved1 || m.reserved2) {
+        return protocol_error(why, "HELLO_ACK has reserved bits");
+    }
+    if (m.features != (vgpu_relay_shm(r) ? VGPU_LOCAL_FEATURE_SHM : 0)) {
+        return protocol_error(why, "HELLO_ACK chooses features 0x%x; this device has datapath=%s",
+                              m.features, vgpu_relay_shm(r) ? "shm" : "socket");
     }
     if (m.band >= VGPU_BANDS || m.up > 1 || m.deadline_ms == 0) {
         return protocol_error(why, "HELLO_ACK has band %u, up %u, deadline_ms %u", m.band, m.up,
@@ -369,6 +436,9 @@ static int on_data(struct vgpu_relay *r, const void *bytes, size_t len, char *wh
     size_t n = len - sizeof(m);
 
     memcpy(&m, bytes, sizeof(m));
+    if (vgpu_relay_shm(r)) {
+        return protocol_error(why, "DATA: this device has datapath=shm");
+    }
     if (n == 0 || n > VGPU_DATA_CHUNK || m.reserved) {
         return protocol_error(why, "DATA carries %zu bytes or has reserved bits", n);
     }
@@ -432,12 +502,15 @@ static int on_response(struct vgpu_relay *r, const void *bytes, size_t len, char
         return protocol_error(why, "RESPONSE to request %llu has the header of request %llu",
                               (unsigned long long)m.seq, (unsigned long long)hdr.seq);
     }
-    if (hdr.error == VGPU_E_OK && !cursor_at_end(r, &r->out)) {
+    if (hdr.error == VGPU_E_OK && !vgpu_relay_shm(r) && !cursor_at_end(r, &r->out)) {
         return protocol_error(why,
                               "RESPONSE reports success before all output bytes came: buffer "
                               "%u ends at %llu",
                               r->out.index, (unsigned long long)r->out.offset);
     }
+    r->exposed = false;
+    r->given_up = VGPU_E_OK;
+    r->cancel_seq = 0;
     vgpu_bar0_respond(r->bar0, response, (uint32_t)n);
     return 0;
 }
@@ -453,6 +526,15 @@ static int on_reset_ack(struct vgpu_relay *r, const void *bytes, size_t len, cha
     return 0;
 }
 
+/* The mediator has dropped the request and answers it no more. One that may still be written to waits
+ * for the reset or the end of the connection. */
+static void give_up_broken(struct vgpu_relay *r)
+{
+    if (vgpu_bar0_busy(r->bar0) && !r->exposed) {
+        end_request(r, VGPU_E_BROKEN);
+    }
+}
+
 static int on_state(struct vgpu_relay *r, const void *bytes, size_t len, char *why)
 {
     struct vgpu_backend backend = r->bar0->backend;
@@ -460,13 +542,18 @@ static int on_state(struct vgpu_relay *r, const void *bytes, size_t len, char *w
 
     (void)len;
     memcpy(&m, bytes, sizeof(m));
-    if (m.reserved || m.band >= VGPU_BANDS || m.up > 1) {
-        return protocol_error(why, "STATE has band %u, up %u or reserved bits", m.band, m.up);
+    if (m.reserved || m.band >= VGPU_BANDS || m.up > 1 || m.broken > vgpu_relay_shm(r)) {
+        return protocol_error(why, "STATE has band %u, up %u, broken %u or reserved bits", m.band,
+                              m.up, m.broken);
     }
     backend.pool_id = m.pool_id;
     backend.band = m.band;
     backend.up = m.up != 0;
     vgpu_bar0_set_backend(r->bar0, &backend);
+    if (m.broken && m.msg.epoch == r->bar0->epoch) {
+        vgpu_bar0_break(r->bar0);
+        give_up_broken(r);
+    }
     return 0;
 }
 
@@ -542,13 +629,32 @@ static bool cursor_ok(const struct vgpu_relay *r, const struct vgpu_cursor *c, u
     return buf->kind == VGPU_BUF_ARENA && buf->dir == dir && c->offset < buf->length;
 }
 
+/* What is only there while somebody may write to BAR 2. */
+static bool writers_ok(const struct vgpu_relay *r)
+{
+    bool resetting = (r->bar0->flags & VGPU_STATUS_RESETTING) != 0;
+
+    if (r->writers && !vgpu_relay_shm(r)) {
+        return false;
+    }
+    if (r->exposed && (!r->writers || !vgpu_bar0_busy(r->bar0))) {
+        return false;
+    }
+    if (r->given_up != VGPU_E_OK && !r->exposed) {
+        return false;
+    }
+    return !resetting || r->writers || (!vgpu_relay_shm(r) && r->link != VGPU_RELAY_DOWN);
+}
+
 int vgpu_relay_check(const struct vgpu_relay *r)
 {
+    bool asked = r->cancel_seq != 0 && vgpu_bar0_busy(r->bar0) && r->cancel_seq == r->bar0->seq;
+
     if (r->link == VGPU_RELAY_DOWN &&
         (r->say_hello || r->say_reset || r->say_wish || r->cancel_seq || r->bar0->backend.up)) {
         return -101;
     }
-    if (r->cancel_seq != 0 && vgpu_bar0_busy(r->bar0) && r->cancel_seq == r->bar0->seq) {
+    if (asked && r->given_up == VGPU_E_OK) {
         return -102;
     }
     if (vgpu_bar0_busy(r->bar0) &&
@@ -557,6 +663,9 @@ int vgpu_relay_check(const struct vgpu_relay *r)
     }
     if (r->say_hello && r->link != VGPU_RELAY_HELLO) {
         return -104;
+    }
+    if (!writers_ok(r)) {
+        return -105;
     }
     return vgpu_bar0_check(r->bar0);
 }

@@ -7,6 +7,11 @@
  * flags and a cursor into the buffers of the one window request, so output is bounded however slowly
  * the mediator reads, and ARENA bytes go straight from the arena to the socket.
  *
+ * With rings in the layout of BAR 2 the data path is shm: HELLO offers the memory, no DATA goes either
+ * way, and other processes write to the arena. From HELLO on somebody may (`writers`), until
+ * vgpu_relay_writers_gone(). So long a request with ARENA outputs that was sent ends only by RESPONSE,
+ * and a reset only by RESET_ACK. Without rings nobody but this file writes there:
+ *
  * ARENA outputs are written only for the request in flight, only after it was sent on this
  * connection, in order, and only inside the OUT ranges of its validated copy. A message of another
  * epoch or sequence is late and dropped; anything else out of place ends the connection.
@@ -47,11 +52,13 @@ struct vgpu_relay_config {
 
 struct vgpu_relay {
     struct vgpu_bar0 *bar0;
-    uint8_t *arena;
+    uint8_t *shm;   /* BAR 2 */
+    uint8_t *arena; /* in it */
     struct vgpu_relay_config config;
     enum vgpu_relay_link link;
     uint32_t conn_gen;
     uint64_t mediator_gen;
+    bool writers; /* shm: somebody outside may write to BAR 2 */
     bool say_hello;
     bool say_reset;
     bool say_wish;
@@ -62,6 +69,8 @@ struct vgpu_relay {
     bool sent;            /* on this connection */
     bool sent_before;     /* on an earlier one */
     bool accepted;
+    bool exposed;            /* shm: a writer may have it, and it has ARENA outputs */
+    uint32_t given_up;       /* error that ends it when no writer is left; 0: none */
     struct vgpu_cursor in;   /* next input bytes to send */
     struct vgpu_cursor out;  /* next output bytes to receive */
     enum vgpu_msg_type next; /* what vgpu_relay_next() offered */
@@ -86,17 +95,31 @@ struct vgpu_frame {
 
 /**
  * vgpu_relay_init() - a relay that is not connected
- * @bar0:  the registers that it serves; outlives it
- * @arena: the arena of BAR 2, vgpu_bar0_arena_size() bytes; outlives it
+ * @bar0: the registers that it serves; outlives it
+ * @shm:  BAR 2, divided as the layout in @bar0 says; outlives it
  */
 void vgpu_relay_init(struct vgpu_relay *r, const struct vgpu_relay_config *config,
-                     struct vgpu_bar0 *bar0, void *arena);
+                     struct vgpu_bar0 *bar0, void *shm);
+
+/** vgpu_relay_shm() - whether the data path is shm */
+static inline bool vgpu_relay_shm(const struct vgpu_relay *r)
+{
+    return r->bar0->config.layout.rings != 0;
+}
 
 /** vgpu_relay_connected() - a new connection is open */
 void vgpu_relay_connected(struct vgpu_relay *r);
 
 /** vgpu_relay_disconnected() - it is gone; the request in flight waits for the next one */
 void vgpu_relay_disconnected(struct vgpu_relay *r);
+
+/**
+ * vgpu_relay_writers_gone() - nobody outside can write to BAR 2 any more
+ *
+ * After vgpu_relay_disconnected() and before the next vgpu_relay_connected(). Ends what waited for it:
+ * a request that was given up, a reset.
+ */
+void vgpu_relay_writers_gone(struct vgpu_relay *r);
 
 /** vgpu_relay_submit() - serve VGPU_BAR0_SUBMIT; @now_ms is the time of the doorbell */
 void vgpu_relay_submit(struct vgpu_relay *r, uint64_t now_ms);
@@ -105,13 +128,26 @@ void vgpu_relay_submit(struct vgpu_relay *r, uint64_t now_ms);
  * vgpu_relay_give_up() - end the request in flight with @error and tell the mediator
  * @error: VGPU_E_CANCELLED or VGPU_E_DEADLINE; the latter becomes NO_BACKEND for the guest when no
  *         mediator is there
+ *
+ * While somebody may still write to its outputs it stays BUSY; the mediator's RESPONSE ends it, or
+ * vgpu_relay_writers_gone().
  */
 void vgpu_relay_give_up(struct vgpu_relay *r, uint32_t error);
 
 /** vgpu_relay_expire() - give the request in flight up if its deadline has passed */
 void vgpu_relay_expire(struct vgpu_relay *r, uint64_t now_ms);
 
-/** vgpu_relay_reset() - new life: reset the registers and tell the mediator */
+/** vgpu_relay_waits() - whether the request in flight has a deadline that is still to come */
+static inline bool vgpu_relay_waits(const struct vgpu_relay *r)
+{
+    return vgpu_bar0_busy(r->bar0) && r->given_up == VGPU_E_OK;
+}
+
+/**
+ * vgpu_relay_reset() - new life: reset the registers, zero the rings' pages, tell the mediator
+ *
+ * The caller drains the kicks before it sends anything.
+ */
 void vgpu_relay_reset(struct vgpu_relay *r);
 
 /** vgpu_relay_wish() - tell the mediator the band that the guest wishes for */

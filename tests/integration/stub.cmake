@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
-foreach(part IN ITEMS registers relay faults hotplug plugin stack)
-  vgpu_pytest(integration/test_stub_${part}.py LABELS stub)
+foreach(part IN ITEMS registers relay faults shm hotplug plugin confined stack ring_driver)
+  vgpu_pytest(integration/test_stub_${part}.py LABELS stub TIMEOUT 300)
 endforeach()
+vgpu_pytest(integration/test_qemu_packaging.py LABELS stub)

@@ -11,7 +11,7 @@ import pytest
 from stub_rig import *  # noqa: F403
 from stub_rig import Rig, rig  # noqa: F401
 
-ACK = dict(version=1, band=1, up=1, deadline_ms=1000, max_bytes=1 << 20, mediator_gen=5)
+ACK = dict(version=P.LOCAL_VERSION_MAX, band=1, up=1, deadline_ms=1000, max_bytes=1 << 20, mediator_gen=5)
 
 
 def in_flight(rig, **header):
@@ -26,7 +26,8 @@ def test_a_mediator_that_dies_gets_the_request_again_under_its_number(rig):
     rig.vm.write(rig.dev.arena, data)
     m, request = in_flight(rig)
     m.send("ACCEPT", seq=request.seq)
-    m.send("DATA", seq=request.seq, buffer=1, offset=0, tail=b"half of a result")
+    if not rig.shm:
+        m.send("DATA", seq=request.seq, buffer=1, offset=0, tail=b"half of a result")
     m = rig.mediator(gen=99)
     wait_for("BACKEND_UP gone", lambda: not rig.dev.up())
     assert rig.dev.state() == P.STATUS_BUSY
@@ -87,6 +88,7 @@ def test_deadline_with_a_dead_mediator(rig):
     assert m.silent(0.2)
 
 
+@on("socket")
 def test_data_after_the_deadline_does_not_change_the_arena(rig):
     rig.vm.write(rig.dev.arena + 8192, b"\x5a" * 4096)
     m, request = in_flight(rig, deadline_ms=300)
@@ -102,6 +104,7 @@ def test_data_after_the_deadline_does_not_change_the_arena(rig):
     assert rig.vm.read(rig.dev.arena + 8192, 4096) == b"\x5a" * 4096
 
 
+@on("socket")
 def test_cancel_answers_at_once_and_tells_the_mediator(rig):
     m, request = in_flight(rig, tag=12)
     rig.dev.write_reg("CONTROL", P.CONTROL_CANCEL)
@@ -126,6 +129,7 @@ def test_cancel_with_nothing_in_flight_or_nothing_sent(rig):
     assert m.silent(0.2)
 
 
+@on("socket")
 def test_cancel_while_inputs_flow_stops_them(rig):
     m = rig.connected()
     rig.dev.submit(echo_arena(24 << 20))
@@ -155,7 +159,7 @@ def test_reset_waits_for_the_mediator_and_refuses_doorbells_until_then(rig):
     assert rig.dev.reg("REJECTS") == 1 and rig.dev.reg("REJECT_ERROR") == P.E["BUSY"]
     reset, _ = m.expect("RESET")
     assert reset.msg.epoch == epoch + 1
-    m.answer(request, outputs={1: b"\xff" * 4096})  # of the old life
+    m.answer(request, outputs={} if rig.shm else {1: b"\xff" * 4096})  # of the old life
     m.send("RESET_ACK")  # still the old epoch: says nothing about this reset
     m.epoch = epoch + 1
     time.sleep(0.1)
@@ -179,7 +183,7 @@ def test_a_system_reset_is_a_new_life_too(rig):
     reset, _ = m.expect("RESET")
     assert reset.msg.epoch == epoch + 1
     assert m.expect("WISH")[0].band == P.BAND_DEFAULT
-    m.answer(request, outputs={1: b"\xff" * 4096})
+    m.answer(request, outputs={} if rig.shm else {1: b"\xff" * 4096})
     m.epoch = epoch + 1
     m.send("RESET_ACK")
     rig.dev.program()
@@ -203,7 +207,7 @@ def test_a_reset_between_hello_and_its_answer(rig):
     m.accept()
     hello, _ = m.expect("HELLO")
     rig.dev.write_reg("CONTROL", P.CONTROL_RESET)
-    m.send("HELLO_ACK", epoch=hello.msg.epoch, **ACK)
+    m.send("HELLO_ACK", epoch=hello.msg.epoch, features=hello.features, **ACK)
     reset, _ = m.expect("RESET")
     assert reset.msg.epoch == hello.msg.epoch + 1 and not rig.dev.up()
     m.send("RESET_ACK", epoch=reset.msg.epoch)
@@ -245,31 +249,34 @@ def frame(name, length=None, magic=None, reserved=0, **values):
     return bytes(data)
 
 
-BAD_WELCOMES = [
-    ("nothing but a byte", b"x"),
-    ("half a header", frame("HELLO_ACK", **ACK)[:10]),
-    ("half a HELLO_ACK", frame("HELLO_ACK", **ACK)[:40]),
-    ("a wrong length", frame("HELLO_ACK", length=9999, **ACK)),
-    ("a wrong magic", frame("HELLO_ACK", magic=1, **ACK)),
-    ("reserved header bits", frame("HELLO_ACK", reserved=1, **ACK)),
-    ("trailing bytes", P.message("HELLO_ACK", tail=b"12345678", **ACK)),
-    ("an unknown version", P.message("HELLO_ACK", **dict(ACK, version=2))),
-    ("features that were not offered", P.message("HELLO_ACK", **dict(ACK, features=1))),
-    ("an unknown band", P.message("HELLO_ACK", **dict(ACK, band=4))),
-    ("up that is neither 0 nor 1", P.message("HELLO_ACK", **dict(ACK, up=2))),
-    ("no deadline", P.message("HELLO_ACK", **dict(ACK, deadline_ms=0))),
-    ("reserved fields", P.message("HELLO_ACK", **dict(ACK, reserved2=1))),
-    ("RESPONSE before HELLO_ACK", P.message("RESPONSE", seq=1)),
-    ("a stub's own message", P.message("HELLO")),
-    ("a worker's message", P.message("HEARTBEAT")),
-    ("a type that does not exist", frame("RESET")[:4] + b"\xee\xee" + frame("RESET")[6:]),
-    ("a datagram that is too long", P.message("REFUSED", tail=bytes(P.MSG_MAX), reason=1)),
-]
+def bad_welcomes(offered):
+    ack = dict(ACK, features=offered)
+    return [
+        ("nothing but a byte", b"x"),
+        ("half a header", frame("HELLO_ACK", **ack)[:10]),
+        ("half a HELLO_ACK", frame("HELLO_ACK", **ack)[:40]),
+        ("a wrong length", frame("HELLO_ACK", length=9999, **ack)),
+        ("a wrong magic", frame("HELLO_ACK", magic=1, **ack)),
+        ("reserved header bits", frame("HELLO_ACK", reserved=1, **ack)),
+        ("trailing bytes", P.message("HELLO_ACK", tail=b"12345678", **ack)),
+        ("an unknown version", P.message("HELLO_ACK", **dict(ack, version=P.LOCAL_VERSION_MAX + 1))),
+        ("another data path", P.message("HELLO_ACK", **dict(ack, features=1 - offered))),
+        ("features that were not offered", P.message("HELLO_ACK", **dict(ack, features=offered | 2))),
+        ("an unknown band", P.message("HELLO_ACK", **dict(ack, band=4))),
+        ("up that is neither 0 nor 1", P.message("HELLO_ACK", **dict(ack, up=2))),
+        ("no deadline", P.message("HELLO_ACK", **dict(ack, deadline_ms=0))),
+        ("reserved fields", P.message("HELLO_ACK", **dict(ack, reserved2=1))),
+        ("RESPONSE before HELLO_ACK", P.message("RESPONSE", seq=1)),
+        ("a stub's own message", P.message("HELLO")),
+        ("a worker's message", P.message("HEARTBEAT")),
+        ("a type that does not exist", frame("RESET")[:4] + b"\xee\xee" + frame("RESET")[6:]),
+        ("a datagram that is too long", P.message("REFUSED", tail=bytes(P.MSG_MAX), reason=1)),
+    ]
 
 
 def test_bad_welcomes_drop_the_connection_and_the_device_lives(rig):
     m = rig.mediator()
-    for what, data in BAD_WELCOMES:
+    for what, data in bad_welcomes(P.LOCAL_FEATURE_SHM if rig.shm else 0):
         m.accept()
         m.expect("HELLO")
         m.send_raw(data)
@@ -281,11 +288,37 @@ def test_bad_welcomes_drop_the_connection_and_the_device_lives(rig):
     assert "protocol error of the mediator" in rig.vm.output()
 
 
-def bad_answers(request):
+def test_a_mediator_that_never_answers_is_reported_once(rig):
+    """As one does that is older than the device, and closes on what it does not know."""
+    m = rig.mediator()
+    for _ in range(5):
+        m.accept()
+        m.expect("HELLO")
+        m.drop()
+    m.hello()
+    wait_for("BACKEND_UP", rig.dev.up)
+    assert rig.vm.output().count("closes the connection without an answer") == 1
+
+
+def test_a_socket_that_nobody_serves_is_reported_once(rig):
+    wait_for("the operator is told", lambda: "nobody serves" in rig.vm.output())
+    assert f"nobody serves {rig.path}: No such file or directory; the VM runs on" in rig.vm.output()
+    rig.connected()
+    assert rig.vm.output().count("nobody serves") == 1
+
+
+def bad_answers(request, shm):
     seq = request.seq
     good = P.response(request.bytes, seq)
     response = dict(seq=seq)
-    return [
+    wrong_on_socket = [
+        ("success before the output", P.message("RESPONSE", tail=good, **response)),
+    ]
+    wrong_on_shm = [
+        ("DATA", P.message("DATA", seq=seq, buffer=1, tail=b"x")),
+        ("DATA of another request", P.message("DATA", seq=seq + 1, buffer=1, tail=b"x")),
+    ]
+    return (wrong_on_shm if shm else wrong_on_socket) + [
         ("DATA for an input", P.message("DATA", seq=seq, buffer=0, tail=b"x")),
         ("DATA for a buffer that does not exist", P.message("DATA", seq=seq, buffer=2, tail=b"x")),
         ("DATA for a huge index", P.message("DATA", seq=seq, buffer=0xFFFFFFFF, tail=b"x")),
@@ -295,7 +328,6 @@ def bad_answers(request):
         ("DATA longer than a chunk", P.message("DATA", seq=seq, buffer=1, tail=bytes(P.DATA_CHUNK + 1))),
         ("DATA without bytes", P.message("DATA", seq=seq, buffer=1)),
         ("DATA with reserved bits", P.message("DATA", seq=seq, buffer=1, reserved=1, tail=b"x")),
-        ("success before the output", P.message("RESPONSE", tail=good, **response)),
         ("no response header", P.message("RESPONSE", tail=good[:20], **response)),
         ("a response of another size", P.message("RESPONSE", tail=good + b"12345678", **response)),
         ("a response for another op", P.message(
@@ -309,12 +341,13 @@ def bad_answers(request):
         ("HELLO_ACK twice", P.message("HELLO_ACK", **ACK)),
         ("REFUSED after HELLO_ACK", P.message("REFUSED", reason=1, tail=b"changed my mind")),
         ("STATE with an unknown band", P.message("STATE", band=9, up=1)),
+        ("STATE with a strange broken", P.message("STATE", band=1, up=1, broken=2 if shm else 1)),
     ]
 
 
 def test_bad_answers_drop_the_connection_and_the_request_goes_on_elsewhere(rig):
     m, request = in_flight(rig)
-    for what, data in bad_answers(request):
+    for what, data in bad_answers(request, rig.shm):
         header = bytearray(data)
         struct.pack_into("<I", header, P.offset("vgpu_msg", "epoch"), m.epoch)
         m.send_raw(bytes(header))
@@ -332,7 +365,8 @@ def test_bad_answers_drop_the_connection_and_the_request_goes_on_elsewhere(rig):
 def test_messages_of_another_life_or_request_are_dropped(rig):
     m, request = in_flight(rig)
     m.send("DATA", epoch=m.epoch + 1, seq=request.seq, buffer=1, tail=b"\xff" * 64)
-    m.send("DATA", seq=request.seq + 1, buffer=1, tail=b"\xff" * 64)
+    if not rig.shm:
+        m.send("DATA", seq=request.seq + 1, buffer=1, tail=b"\xff" * 64)
     m.send("ACCEPT", seq=12345)
     m.send("RESPONSE", epoch=m.epoch - 1, seq=request.seq, tail=P.response(request.bytes, request.seq))
     m.send("RESET_ACK")

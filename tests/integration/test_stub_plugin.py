@@ -55,14 +55,15 @@ def test_the_second_build_is_quick_and_changes_nothing():
 
 
 def test_another_version_is_refused_in_one_sentence(tmp_path, headers):
+    """The plug-in takes the two numbers that QEMU says for each other, so they are not its own."""
     major, minor = qemu_version()
     def edit(copy):
-        replace(copy / "config-host.h", f"QEMU_VERSION_MINOR {minor}\n",
-                f"QEMU_VERSION_MINOR {int(minor) + 1}\n")
+        replace(copy / "qapi" / "qapi-types-control.h", "    int64_t major;\n    int64_t minor;\n",
+                "    int64_t minor;\n    int64_t major;\n")
     plugin = other_plugin(tmp_path, headers, edit)
     _, said = run_qemu(["-device", "vgpu-stub,help"], [qemu_binary()], {"LD_PRELOAD": str(plugin)})
     first = said.splitlines()[0]
-    assert "refused" in first and f"this is QEMU {major}.{minor}" in first
+    assert f"plug-in for QEMU {major}.{minor}: refused: this is QEMU {minor}.{major}" in first
     assert "vgpu-stub options" not in said
 
 
@@ -141,10 +142,44 @@ def test_the_device_goes_into_a_source_tree(tmp_path):
     assert not list(device.glob("*.new")) and not list(tree.rglob("*.rej"))
     listed = re.findall(r"'(\w+\.c)'", (device / "meson.build").read_text())
     assert sorted(listed) == sorted(p.name for p in device.glob("*.c"))
-    for name in ("names.c", "request.c", "vgpu_bar0.c", "vgpu_relay.c"):  # no QEMU types in these
+    for name in ("names.c", "request.c", "vgpu_bar0.c", "vgpu_layout.c", "vgpu_relay.c"):  # no QEMU types in these
         done = subprocess.run(["gcc", "-std=gnu11", "-fsyntax-only", name], cwd=device,
                               capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+def make_tree(tree, objects):
+    """The files of a QEMU 4.2 that the device's hooks go into, as far as that matters."""
+    files = {"VERSION": "4.2.1", "hw/misc/Kconfig": "source macio/Kconfig",
+             "hw/misc/Makefile.objs": "common-obj-$(CONFIG_MACIO) += macio/", "Makefile.objs": objects,
+             "default-configs/i386-softmmu.mak": "CONFIG_VGA_PCI=y"}
+    for name, text in files.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text + "\n")
+    return lambda: subprocess.run([str(ROOT / "stub" / "build-intree.sh"), str(tree), "--copy-only"],
+                                  capture_output=True, text=True, check=False)
+
+
+def test_the_device_goes_into_a_tree_without_meson(tmp_path):
+    put = make_tree(tmp_path, "trace-events-subdirs += hw/misc/macio\ntrace-events-subdirs += hw/net")
+    for _ in range(2):
+        done = put()
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "Makefile.objs").read_text().splitlines() == [
+        f"trace-events-subdirs += hw/{name}" for name in ("misc/macio", "misc/vgpu", "net")]
+    assert (tmp_path / "hw/misc/Makefile.objs").read_text().splitlines()[1:] == [
+        "common-obj-$(CONFIG_VGPU_STUB) += vgpu/"]
+    assert (tmp_path / "hw/misc/Kconfig").read_text().splitlines()[1:] == ["source vgpu/Kconfig"]
+    assert "CONFIG_VGPU_STUB=y\n" in (tmp_path / "default-configs/i386-softmmu.mak").read_text()
+    device = tmp_path / "hw/misc/vgpu"
+    listed = re.findall(r"(\w+)\.o\b", (device / "Makefile.objs").read_text())
+    assert sorted(listed) == sorted(p.stem for p in device.glob("*.c"))
+    assert not (device / "trace.h").exists(), "QEMU before 5.2 makes a file of that name"
+
+
+def test_a_tree_that_is_not_understood_is_refused(tmp_path):
+    done = make_tree(tmp_path, "nothing that is known")()
+    assert done.returncode == 1 and "not understood" in done.stderr
 
 
 def test_programs_that_qemu_starts_do_not_get_the_plugin(tmp_path):

@@ -21,8 +21,12 @@ def test_identity_and_layout(rig):
     assert vm.config_read(dev.slot, 0x18) & 0xF == 0xC, "BAR 2 is not 64-bit prefetchable"
     size = dev.reg("SHM_SIZE_HI") << 32 | dev.reg("SHM_SIZE_LO")
     assert size == P.SHM_SIZE_DEFAULT
-    assert dev.arena - dev.BAR2 == P.SHM_CONTROL_SIZE and dev.arena_size == size - P.SHM_CONTROL_SIZE
-    assert dev.reg("RING_COUNT") == 0 and dev.reg("DEADLINE_MS") > 0
+    rings = dev.reg("RING_COUNT")
+    assert rings == (4 if rig.shm else 0) and dev.reg("DEADLINE_MS") > 0
+    start = dev.reg("RING_OFFSET") + rings * dev.reg("RING_STRIDE") if rings else P.SHM_CONTROL_SIZE
+    assert dev.arena - dev.BAR2 == (start + 65535) // 65536 * 65536
+    assert dev.arena - dev.BAR2 + dev.arena_size == size
+    assert bool(dev.reg("FEATURES") & P.FEATURE_RING) == bool(rings)
     vm.store(dev.BAR2 + size - 8, 0x1122334455667788, 8)
     assert vm.load(dev.BAR2 + size - 8, 8) == 0x1122334455667788
 
@@ -40,7 +44,7 @@ def test_sizes_of_bar_2(tmp_path, size):
     ("shm-size=512K", "power of two from 1M to 64G"),
     ("shm-size=128G", "power of two from 1M to 64G"),
     ("priority=4", "priority is 4"),
-    ("datapath=carrier-pigeon", "this device has: socket"),
+    ("datapath=carrier-pigeon", "this device has: shm, socket"),
     ("deadline-ms=0", "deadline-ms is 0"),
     ("uuid=not-a-uuid", "uuid not-a-uuid is not a UUID"),
     ("socket=" + "x" * 200, "too long for a Unix socket"),

@@ -90,7 +90,8 @@ class Lines:
 
 
 class Qemu:
-    def __init__(self, tmp, args, machine="q35", plugin=None, env=None, binary=None):
+    def __init__(self, tmp, args, machine="q35", plugin=None, env=None, binary=None,
+                 accel="tcg"):
         self.tmp = Path(tmp)
         self.qtest = Lines(self.tmp / "qtest.sock")
         self.qmp = Lines(self.tmp / "qmp.sock")
@@ -98,11 +99,13 @@ class Qemu:
         self.events = []
         environment = dict(os.environ, **(env or {}))
         environment["LD_PRELOAD"] = plugin or build_plugin()
-        command = [binary or qemu_binary(), "-machine", machine, "-accel", "tcg", "-m", "64", "-S"]
+        command = [binary or qemu_binary(), "-machine", machine, "-accel", accel, "-m", "64", "-S"]
         command += ["-nodefaults", "-display", "none", "-no-user-config"]
         command += ["-qtest", f"unix:{self.tmp}/qtest.sock", "-qtest-log", "/dev/null"]
         command += ["-qmp", f"unix:{self.tmp}/qmp.sock", "-d", "guest_errors"]
         command += os.environ.get("VGPU_TEST_QEMU_ARGS", "").split()
+        if os.environ.get("VGPU_TEST_QEMU") and "VGPU_STUB_TRACE" in environment:
+            command += ["-trace", f"vgpu_stub_*{environment['VGPU_STUB_TRACE']}*"]
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(command + args, env=environment, stdout=out, stderr=out,
                                             stdin=subprocess.DEVNULL)
@@ -283,24 +286,41 @@ class VgpuDevice:
             at = word >> 8 & 0xFF
         raise AssertionError("the device has no MSI-X capability")
 
-    def enable_msix(self, masked=False, data=0x5A5A):
-        at = self.msix_capability()
-        table = self.vm.config_read(self.slot, at + 4)
+    def msix_vectors(self):
+        return (self.vm.config_read(self.slot, self.msix_capability()) >> 16 & 0x7FF) + 1
+
+    def msix_entry(self, vector):
+        table = self.vm.config_read(self.slot, self.msix_capability() + 4)
         assert table & 7 == P.BAR_MSIX
-        entry = self.BAR4 + (table & ~7)
-        self.vm.store(entry, self.MSI_ADDRESS)
+        return self.BAR4 + (table & ~7) + 16 * vector
+
+    def mask(self, masked, vector=0):
+        self.vm.store(self.msix_entry(vector) + 12, 1 if masked else 0)
+
+    def set_message(self, vector, data, masked=False):
+        """Every vector has a place of its own."""
+        entry = self.msix_entry(vector)
+        self.vm.store(entry, self.MSI_ADDRESS + 4 * vector)
         self.vm.store(entry + 4, 0)
         self.vm.store(entry + 8, data)
-        self.vm.store(entry + 12, 1 if masked else 0)
-        word = self.vm.config_read(self.slot, at)
-        self.vm.config_write(self.slot, at, word | 1 << 31)
+        self.mask(masked, vector)
 
-    def msix_pending(self):
+    def msix_on(self, enabled=True):
+        at = self.msix_capability()
+        word = self.vm.config_read(self.slot, at) & ~(1 << 31)
+        self.vm.config_write(self.slot, at, word | enabled << 31)
+
+    def enable_msix(self, masked=False, data=0x5A5A, vector=0):
+        self.set_message(vector, data, masked)
+        self.msix_on()
+
+    def msix_pending(self, vector=0):
         pba = self.vm.config_read(self.slot, self.msix_capability() + 8)
-        return self.vm.load(self.BAR4 + (pba & ~7)) & 1
+        return self.vm.load(self.BAR4 + (pba & ~7) + vector // 32 * 4) >> vector % 32 & 1
 
-    def take_message(self):
-        """The data of the last message, and forget it."""
-        value = self.vm.load(self.MSI_ADDRESS)
-        self.vm.store(self.MSI_ADDRESS, 0)
+    def take_message(self, vector=0):
+        """The data of the last message of this vector, and forget it."""
+        place = self.MSI_ADDRESS + 4 * vector
+        value = self.vm.load(place)
+        self.vm.store(place, 0)
         return value

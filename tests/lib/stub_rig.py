@@ -16,13 +16,16 @@ IN, OUT = P.BUF_IN, P.BUF_OUT
 class Rig:
     """What a test works with: vm, dev, path of the VM socket, and mediators made on demand."""
 
-    def __init__(self, tmp, machine="q35", options="", **kwargs):
+    def __init__(self, tmp, machine="q35", options="", datapath="shm", plugged=True, more=(), **kwargs):
         self.tmp = tmp
+        self.datapath = datapath
         self.path = tmp / "vgpu.sock"
         self.mediators = []
-        self.device_args = f"vgpu-stub,id=vgpu0,socket={self.path},reconnect-ms=100{options}"
-        self.vm = Qemu(tmp, ["-uuid", UUID, "-device", self.device_args], machine=machine, **kwargs)
-        self.dev = VgpuDevice(self.vm)
+        self.device_args = (f"vgpu-stub,id=vgpu0,socket={self.path},reconnect-ms=100,"
+                            f"datapath={datapath}{options}")
+        device = ["-device", self.device_args] if plugged else []
+        self.vm = Qemu(tmp, ["-uuid", UUID, *device, *more], machine=machine, **kwargs)
+        self.dev = VgpuDevice(self.vm) if plugged else None
 
     def mediator(self, **kwargs):
         """A listening mediator; one that was there before is gone."""
@@ -39,6 +42,10 @@ class Rig:
         wait_for("BACKEND_UP", lambda: self.dev.up() == bool(ack.get("up", 1)))
         return m
 
+    @property
+    def shm(self):
+        return self.datapath == "shm"
+
     def wait_state(self, name):
         wait_for(f"STATUS {name}", lambda: self.dev.state() == getattr(P, "STATUS_" + name))
 
@@ -48,9 +55,14 @@ class Rig:
         self.vm.close()
 
 
-@pytest.fixture
-def rig(tmp_path):
-    r = Rig(tmp_path)
+def on(*datapaths):
+    """Runs a test that takes `rig` on these data paths only."""
+    return pytest.mark.parametrize("rig", datapaths, indirect=True)
+
+
+@pytest.fixture(params=["shm", "socket"])
+def rig(tmp_path, request):
+    r = Rig(tmp_path, datapath=request.param)
     yield r
     r.close()
     assert "Assertion" not in r.vm.output()
@@ -70,4 +82,4 @@ def echo_arena(length, source=0, sink=None, tag=0, **header):
 
 
 __all__ = ["ARENA", "IN", "INLINE", "LIMIT_S", "OUT", "P", "Rig", "UUID", "VgpuDevice", "echo_arena",
-           "echo_inline", "rig", "wait_for"]
+           "echo_inline", "on", "rig", "wait_for"]

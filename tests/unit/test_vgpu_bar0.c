@@ -7,8 +7,8 @@
 
 #define SHM_SIZE (UINT64_C(1) << 20)
 
-static const struct vgpu_bar0_config config = {
-    .shm_size = SHM_SIZE,
+/* No rings; the layout is filled in by setup(). */
+static struct vgpu_bar0_config config = {
     .deadline_ms = 5000,
     .features = VGPU_FEATURE_SHM | VGPU_FEATURE_MSIX,
     .band = VGPU_BAND_DEFAULT,
@@ -29,6 +29,7 @@ static struct vgpu_bar0 bar0;
 
 static void setup(void)
 {
+    config.layout = vgpu_layout_make(SHM_SIZE, 0, 0);
     vgpu_bar0_init(&bar0, &config);
     ck_assert_int_eq(vgpu_bar0_check(&bar0), 0);
 }
@@ -136,12 +137,80 @@ START_TEST(large_bar_2_uses_the_high_halves)
 {
     struct vgpu_bar0_config large = config;
 
-    large.shm_size = VGPU_SHM_SIZE_MAX;
+    large.layout = vgpu_layout_make(VGPU_SHM_SIZE_MAX, 0, 0);
     vgpu_bar0_init(&bar0, &large);
     ck_assert_uint_eq(reg(VGPU_REG_SHM_SIZE_LO), 0);
     ck_assert_uint_eq(reg(VGPU_REG_SHM_SIZE_HI), 16);
     ck_assert_uint_eq(reg(VGPU_REG_ARENA_SIZE_LO), UINT32_MAX - VGPU_SHM_CONTROL_SIZE + 1);
     ck_assert_uint_eq(reg(VGPU_REG_ARENA_SIZE_HI), 15);
+}
+END_TEST
+
+START_TEST(rings_show_in_registers)
+{
+    struct vgpu_bar0_config with_rings = config;
+    struct vgpu_layout l = vgpu_layout_make(VGPU_SHM_SIZE_DEFAULT, 4, 128);
+
+    with_rings.layout = l;
+    vgpu_bar0_init(&bar0, &with_rings);
+    ck_assert_uint_eq(reg(VGPU_REG_RING_COUNT), 4);
+    ck_assert_uint_eq(reg(VGPU_REG_RING_ENTRIES), 128);
+    ck_assert_uint_eq(reg(VGPU_REG_RING_OFFSET), l.ring_offset);
+    ck_assert_uint_eq(reg(VGPU_REG_RING_STRIDE), l.ring_stride);
+    ck_assert_uint_eq(reg(VGPU_REG_SLOT_BYTES), VGPU_SLOT_BYTES);
+    ck_assert_uint_eq(reg(VGPU_REG_ARENA_OFFSET_LO), l.arena_offset);
+    ck_assert_uint_eq(reg(VGPU_REG_ARENA_SIZE_LO), VGPU_SHM_SIZE_DEFAULT - l.arena_offset);
+}
+END_TEST
+
+START_TEST(any_width_rings_the_doorbell_of_a_ring)
+{
+    struct vgpu_bar0_config with_rings = config;
+    uint32_t at = VGPU_REG_RING_DOORBELL + 4 * 2;
+    unsigned size;
+
+    with_rings.layout = vgpu_layout_make(VGPU_SHM_SIZE_DEFAULT, 3, 16);
+    vgpu_bar0_init(&bar0, &with_rings);
+    for (size = 1; size <= 8; size *= 2) {
+        ck_assert_uint_eq(vgpu_bar0_write(&bar0, at, 0, size), VGPU_BAR0_KICK);
+        ck_assert_uint_eq(bar0.kicked, 2);
+    }
+    ck_assert_uint_eq(vgpu_bar0_write(&bar0, at + 3, 0, 1), VGPU_BAR0_KICK);
+    ck_assert_uint_eq(bar0.kicked, 2);
+    ck_assert_str_eq(bar0.complaint, "");
+    ck_assert_uint_eq(set(at + 4, 1), 0);
+    ck_assert_str_ne(bar0.complaint, "");
+    ck_assert_uint_eq(reg(at), 0);
+}
+END_TEST
+
+START_TEST(a_broken_device_takes_no_doorbell_until_it_is_reset)
+{
+    vgpu_bar0_set_backend(&bar0, &backend);
+    bar0.irq = false;
+    vgpu_bar0_break(&bar0);
+    ck_assert(bar0.irq);
+    ck_assert_uint_eq(reg(VGPU_REG_STATUS), VGPU_STATUS_BACKEND_UP | VGPU_STATUS_BROKEN);
+    bar0.irq = false;
+    vgpu_bar0_break(&bar0);
+    ck_assert(!bar0.irq);
+    ck_assert_uint_eq(ring(0, 0), 0);
+    ck_assert_uint_eq(reg(VGPU_REG_REJECT_ERROR), VGPU_E_BROKEN);
+    ck_assert_uint_eq(reg(VGPU_REG_REQUEST_ID), 0);
+    vgpu_bar0_reset(&bar0, false);
+    ck_assert_uint_eq(reg(VGPU_REG_STATUS), VGPU_STATUS_BACKEND_UP);
+    ck_assert_uint_eq(ring(0, 0), VGPU_BAR0_SUBMIT);
+}
+END_TEST
+
+START_TEST(a_backend_adds_only_what_is_its_own)
+{
+    struct vgpu_backend b = backend;
+
+    b.features = UINT32_MAX;
+    vgpu_bar0_set_backend(&bar0, &b);
+    ck_assert_uint_eq(reg(VGPU_REG_FEATURES), config.features | VGPU_FEATURE_OBJECT |
+                                                  VGPU_FEATURE_PROGRAM | VGPU_FEATURE_LAUNCH);
 }
 END_TEST
 
@@ -359,7 +428,12 @@ static void random_step(uint64_t *seed)
     uint32_t offset = (uint32_t)(unit_below(seed, VGPU_BAR_REGS_SIZE) & ~(uint64_t)(size - 1));
     struct vgpu_backend b = backend;
 
-    switch (unit_below(seed, 10)) {
+    switch (unit_below(seed, 11)) {
+    case 10:
+        if (unit_below(seed, 100) == 0) {
+            vgpu_bar0_break(&bar0);
+        }
+        break;
     case 0:
         vgpu_bar0_read(&bar0, offset, size);
         break;
@@ -416,6 +490,10 @@ int main(void)
     tcase_add_checked_fixture(tc, setup, NULL);
     tcase_add_loop_test(tc, fresh, 0, N_ELEMS(fresh_cases));
     tcase_add_test(tc, large_bar_2_uses_the_high_halves);
+    tcase_add_test(tc, rings_show_in_registers);
+    tcase_add_test(tc, any_width_rings_the_doorbell_of_a_ring);
+    tcase_add_test(tc, a_broken_device_takes_no_doorbell_until_it_is_reset);
+    tcase_add_test(tc, a_backend_adds_only_what_is_its_own);
     tcase_add_test(tc, a_request_is_done);
     tcase_add_test(tc, a_shorter_response_leaves_nothing_of_the_longer_one);
     tcase_add_test(tc, a_second_doorbell_is_refused);

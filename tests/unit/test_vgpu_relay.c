@@ -10,28 +10,41 @@
 #define SINK 262144u /* offset of the ARENA output */
 #define GEN UINT64_C(0x1234567800000042)
 
-static const struct vgpu_bar0_config bar0_config = {
-    .shm_size = SHM_SIZE,
-    .deadline_ms = 5000,
-    .band = VGPU_BAND_DEFAULT,
-};
 static const struct vgpu_relay_config relay_config = {.boot_id = 9, .pool_wish = 2};
 
 static struct vgpu_bar0 bar0;
 static struct vgpu_relay relay;
+static uint8_t *shm; /* BAR 2 */
 static uint8_t *arena;
 static char why[VGPU_RELAY_WHY_MAX];
 
+static void setup_with(uint32_t rings)
+{
+    struct vgpu_bar0_config config = {
+        .layout = vgpu_layout_make(SHM_SIZE, rings, VGPU_RING_ENTRIES_MIN),
+        .deadline_ms = 5000,
+        .band = VGPU_BAND_DEFAULT,
+    };
+
+    shm = calloc(1, SHM_SIZE);
+    arena = shm + config.layout.arena_offset;
+    vgpu_bar0_init(&bar0, &config);
+    vgpu_relay_init(&relay, &relay_config, &bar0, shm);
+}
+
 static void setup(void)
 {
-    arena = calloc(1, vgpu_bar0_arena_size(SHM_SIZE));
-    vgpu_bar0_init(&bar0, &bar0_config);
-    vgpu_relay_init(&relay, &relay_config, &bar0, arena);
+    setup_with(0);
+}
+
+static void setup_shm(void)
+{
+    setup_with(1);
 }
 
 static void teardown(void)
 {
-    free(arena);
+    free(shm);
 }
 
 static void check(void)
@@ -83,7 +96,8 @@ static int hear(uint32_t type, void *message, size_t len)
 static int welcome(uint64_t gen)
 {
     struct vgpu_hello_ack ack = {
-        .version = 1,
+        .version = VGPU_LOCAL_VERSION_MAX,
+        .features = vgpu_relay_shm(&relay) ? VGPU_LOCAL_FEATURE_SHM : 0,
         .vm_id = 5,
         .band = VGPU_BAND_NORMAL,
         .up = 1,
@@ -173,6 +187,30 @@ static void submit(uint32_t flags)
     check();
 }
 
+/* An ECHO of 8 inline bytes, at time 0. */
+static void submit_inline(void)
+{
+    struct vgpu_req_hdr hdr = {
+        .size = 104,
+        .version = VGPU_REQ_VERSION,
+        .op = VGPU_OP_ECHO,
+        .tag = 0x77,
+        .band = VGPU_BAND_DEFAULT,
+        .nbufs = 2,
+    };
+    struct vgpu_buf bufs[2] = {
+        {.kind = VGPU_BUF_INLINE, .dir = VGPU_BUF_IN, .offset = 96, .length = 8},
+        {.kind = VGPU_BUF_INLINE, .dir = VGPU_BUF_OUT, .offset = 0, .length = 8},
+    };
+
+    memcpy(bar0.request_window, &hdr, sizeof(hdr));
+    memcpy(bar0.request_window + sizeof(hdr), bufs, sizeof(bufs));
+    vgpu_bar0_write(&bar0, VGPU_REG_REQUEST_LEN, hdr.size, 4);
+    ck_assert_uint_eq(vgpu_bar0_write(&bar0, VGPU_REG_DOORBELL, 1, 4), VGPU_BAR0_SUBMIT);
+    vgpu_relay_submit(&relay, 0);
+    check();
+}
+
 /* Sends REQUEST and all its inputs; its flags. */
 static uint32_t say_request(void)
 {
@@ -211,6 +249,8 @@ START_TEST(hello_carries_the_device)
     ck_assert_uint_eq(f.head.hello.band_wish, VGPU_BAND_DEFAULT);
     ck_assert_uint_eq(f.head.hello.conn_gen, 1);
     ck_assert_uint_eq(f.head.hello.arena_size, SHM_SIZE - VGPU_SHM_CONTROL_SIZE);
+    ck_assert_uint_eq(f.head.hello.features, 0);
+    ck_assert_uint_eq(f.head.hello.rings | f.head.hello.shm_size | f.head.hello.arena_offset, 0);
     ck_assert_uint_eq(say_type(), 0);
     ck_assert_int_eq(welcome(GEN), 0);
     ck_assert_uint_eq(bar0.flags, VGPU_STATUS_BACKEND_UP);
@@ -510,6 +550,297 @@ START_TEST(refused_text_is_kept_printable_and_short)
 }
 END_TEST
 
+/* ---- the shm data path --------------------------------------------------------------------- */
+
+/* Sends a REQUEST, which no DATA follows; its flags. */
+static uint32_t say_request_only(void)
+{
+    struct vgpu_frame f;
+
+    ck_assert_uint_eq(say(&f), VGPU_MSG_REQUEST);
+    ck_assert_uint_eq(say_type(), 0);
+    return f.head.request.flags;
+}
+
+static void lose_connection(void)
+{
+    vgpu_relay_disconnected(&relay);
+    check();
+}
+
+static void lose_writers(void)
+{
+    vgpu_relay_writers_gone(&relay);
+    check();
+}
+
+static uint32_t *ring_word(uint32_t at)
+{
+    return (uint32_t *)(shm + bar0.config.layout.ring_offset + at);
+}
+
+START_TEST(shm_hello_carries_the_layout)
+{
+    const struct vgpu_layout *l = &bar0.config.layout;
+    struct vgpu_frame f;
+
+    vgpu_relay_connected(&relay);
+    ck_assert_uint_eq(say(&f), VGPU_MSG_HELLO);
+    ck_assert_uint_eq(f.head.hello.features, VGPU_LOCAL_FEATURE_SHM);
+    ck_assert_uint_eq(f.head.hello.rings, l->rings);
+    ck_assert_uint_eq(f.head.hello.ring_entries, l->entries);
+    ck_assert_uint_eq(f.head.hello.slot_bytes, l->slot_bytes);
+    ck_assert_uint_eq(f.head.hello.shm_size, SHM_SIZE);
+    ck_assert_uint_eq(f.head.hello.ring_offset, l->ring_offset);
+    ck_assert_uint_eq(f.head.hello.ring_stride, l->ring_stride);
+    ck_assert_uint_eq(f.head.hello.arena_offset, l->arena_offset);
+    ck_assert_uint_eq(f.head.hello.arena_size, l->arena_size);
+    ck_assert(relay.writers);
+}
+END_TEST
+
+START_TEST(shm_must_be_chosen_when_it_was_offered)
+{
+    struct vgpu_hello_ack ack = {
+        .version = VGPU_LOCAL_VERSION_MAX, .band = 1, .up = 1, .mediator_gen = 1, .deadline_ms = 1};
+
+    vgpu_relay_connected(&relay);
+    say_type();
+    ck_assert_int_eq(hear(VGPU_MSG_HELLO_ACK, &ack, sizeof(ack)), VGPU_RELAY_E_PROTOCOL);
+    ck_assert_ptr_nonnull(strstr(why, "datapath=shm"));
+    ack.features = VGPU_LOCAL_FEATURE_SHM | 2;
+    ck_assert_int_eq(hear(VGPU_MSG_HELLO_ACK, &ack, sizeof(ack)), VGPU_RELAY_E_PROTOCOL);
+}
+END_TEST
+
+START_TEST(shm_a_round_trip_without_data)
+{
+    connect_relay(GEN);
+    submit(0);
+    ck_assert_uint_eq(say_request_only(), 0);
+    ck_assert_int_eq(data(1, 1, 0, 100, 0xff), VGPU_RELAY_E_PROTOCOL);
+    ck_assert_uint_eq(arena[SINK], 0);
+    ck_assert_int_eq(answer(1, VGPU_E_OK), 0);
+    ck_assert_uint_eq(bar0.state, VGPU_STATUS_DONE);
+}
+END_TEST
+
+/* clang-format off */
+static const struct give_up_case {
+    const char *name;
+    bool sent, accepted, lost;
+    uint32_t reason;   /* the guest's CANCEL, or the deadline */
+    bool stays;        /* BUSY, as long as there are writers */
+    bool cancel;       /* the mediator is told */
+    uint32_t want;     /* what ends it when the writers are gone */
+} give_up_cases[] = {
+    { "nobody has it: cancelled at once",    false, false, false, VGPU_E_CANCELLED, false, false, VGPU_E_CANCELLED },
+    { "nobody has it: its deadline",         false, false, false, VGPU_E_DEADLINE,  false, false, VGPU_E_DEADLINE },
+    { "the mediator has it: cancelled",      true,  true,  false, VGPU_E_CANCELLED, true,  true,  VGPU_E_CANCELLED },
+    { "the mediator has it: its deadline",   true,  false, false, VGPU_E_DEADLINE,  true,  true,  VGPU_E_DEADLINE },
+    { "left by the mediator: cancelled",     true,  true,  true,  VGPU_E_CANCELLED, true,  false, VGPU_E_CANCELLED },
+    { "left by the mediator: its deadline",  true,  true,  true,  VGPU_E_DEADLINE,  true,  false, VGPU_E_DEADLINE },
+    { "left before ACCEPT: its deadline",    true,  false, true,  VGPU_E_DEADLINE,  true,  false, VGPU_E_NO_BACKEND },
+};
+/* clang-format on */
+
+START_TEST(shm_a_request_ends_when_nobody_can_write_to_it)
+{
+    const struct give_up_case *c = &give_up_cases[_i];
+
+    connect_relay(GEN);
+    submit(0);
+    if (c->sent) {
+        say_request_only();
+    }
+    if (c->accepted) {
+        accept_request(1);
+    }
+    if (c->lost) {
+        lose_connection();
+    }
+    ck_assert(vgpu_relay_waits(&relay));
+    vgpu_relay_give_up(&relay, c->reason);
+    check();
+    ck_assert(!vgpu_relay_waits(&relay));
+    ck_assert_msg(vgpu_bar0_busy(&bar0) == c->stays, "%s", c->name);
+    vgpu_relay_expire(&relay, UINT64_MAX); /* once is enough */
+    ck_assert_uint_eq(say_type(), c->cancel ? VGPU_MSG_CANCEL : 0);
+    if (!c->lost) {
+        lose_connection();
+    }
+    ck_assert_msg(vgpu_bar0_busy(&bar0) == c->stays, "%s", c->name);
+    lose_writers();
+    ck_assert_msg(bar0.error == c->want, "%s: error %u", c->name, bar0.error);
+    connect_relay(GEN + 1);
+    ck_assert_uint_eq(say_type(), 0);
+}
+END_TEST
+
+/* clang-format off */
+static const uint32_t cancel_answers[] = { VGPU_E_CANCELLED, VGPU_E_DEADLINE, VGPU_E_OK, VGPU_E_WORKER_LOST };
+/* clang-format on */
+
+START_TEST(shm_the_answer_to_cancel_ends_the_request)
+{
+    connect_relay(GEN);
+    submit(0);
+    say_request_only();
+    vgpu_relay_give_up(&relay, VGPU_E_CANCELLED);
+    if (_i % 2) { /* the answer and CANCEL may pass each other */
+        ck_assert_uint_eq(say_type(), VGPU_MSG_CANCEL);
+    }
+    ck_assert_int_eq(answer(1, cancel_answers[_i]), 0);
+    ck_assert_uint_eq(bar0.error, cancel_answers[_i]);
+    ck_assert_uint_eq(say_type(), 0);
+    submit(0);
+    ck_assert_uint_eq(say_request_only(), 0);
+    ck_assert_int_eq(answer(2, VGPU_E_OK), 0);
+}
+END_TEST
+
+START_TEST(shm_a_request_without_arena_outputs_ends_at_once)
+{
+    connect_relay(GEN);
+    submit_inline();
+    say_request_only();
+    vgpu_relay_expire(&relay, 5000);
+    check();
+    ck_assert_uint_eq(bar0.error, VGPU_E_DEADLINE);
+    ck_assert_uint_eq(say_type(), VGPU_MSG_CANCEL);
+    ck_assert_int_eq(answer(1, VGPU_E_DEADLINE), 0); /* for nobody */
+    submit(0);
+    say_request_only();
+    ck_assert_int_eq(answer(2, VGPU_E_OK), 0);
+}
+END_TEST
+
+START_TEST(shm_a_request_goes_on_with_the_next_mediator)
+{
+    connect_relay(GEN);
+    submit(0);
+    say_request_only();
+    accept_request(1);
+    lose_connection();
+    ck_assert(vgpu_bar0_busy(&bar0));
+    lose_writers();
+    ck_assert(vgpu_bar0_busy(&bar0));
+    connect_relay(GEN + 1);
+    ck_assert_uint_eq(say_request_only(), VGPU_REQUEST_AGAIN | VGPU_REQUEST_ACCEPTED);
+    ck_assert_int_eq(answer(1, VGPU_E_OK), 0);
+}
+END_TEST
+
+START_TEST(shm_reset_zeroes_the_rings_and_waits_for_the_writers)
+{
+    struct vgpu_reset ack = {.msg = {.magic = 0}};
+    uint32_t round;
+
+    for (round = 0; round < 2; round++) {
+        connect_relay(GEN);
+        *ring_word(0) = 7;
+        *ring_word(VGPU_RING_PAGE) = 8;
+        vgpu_relay_reset(&relay);
+        check();
+        ck_assert_uint_eq(*ring_word(0) | *ring_word(VGPU_RING_PAGE), 0);
+        ck_assert_uint_eq(bar0.flags, VGPU_STATUS_RESETTING);
+        *ring_word(VGPU_RING_PAGE) = 9; /* a writer of the old life */
+        if (round == 0) {
+            ck_assert_uint_eq(say_type(), VGPU_MSG_RESET);
+            *ring_word(VGPU_RING_PAGE) = 0; /* the mediator's part */
+            ck_assert_int_eq(hear(VGPU_MSG_RESET_ACK, &ack, sizeof(ack)), 0);
+            ck_assert_uint_eq(bar0.flags, VGPU_STATUS_BACKEND_UP);
+        }
+        lose_connection();
+        ck_assert_uint_eq(bar0.flags, round == 0 ? 0 : VGPU_STATUS_RESETTING);
+        lose_writers();
+        ck_assert_uint_eq(bar0.flags, 0);
+        ck_assert_uint_eq(*ring_word(VGPU_RING_PAGE), 0);
+    }
+}
+END_TEST
+
+START_TEST(shm_rings_survive_a_mediator)
+{
+    connect_relay(GEN);
+    *ring_word(0) = 7;
+    *ring_word(VGPU_RING_PAGE) = 8;
+    lose_connection();
+    lose_writers();
+    connect_relay(GEN + 1);
+    ck_assert_uint_eq(*ring_word(0), 7);
+    ck_assert_uint_eq(*ring_word(VGPU_RING_PAGE), 8);
+}
+END_TEST
+
+START_TEST(shm_reset_when_nobody_is_there)
+{
+    vgpu_relay_reset(&relay);
+    check();
+    ck_assert_uint_eq(bar0.flags, 0);
+    vgpu_relay_connected(&relay);
+    vgpu_relay_reset(&relay); /* HELLO has not gone out: nobody has the memory */
+    ck_assert_uint_eq(bar0.flags, 0);
+    connect_relay(GEN);
+    lose_connection();
+    vgpu_relay_reset(&relay); /* but now somebody may still have it */
+    check();
+    ck_assert_uint_eq(bar0.flags, VGPU_STATUS_RESETTING);
+    lose_writers();
+    ck_assert_uint_eq(bar0.flags, 0);
+}
+END_TEST
+
+static int say_broken(uint32_t epoch)
+{
+    struct vgpu_state m = {.band = VGPU_BAND_NORMAL, .up = 1, .broken = 1};
+    int rc;
+
+    m.msg.magic = VGPU_MSG_MAGIC;
+    m.msg.type = VGPU_MSG_STATE;
+    m.msg.length = sizeof(m);
+    m.msg.epoch = epoch;
+    rc = vgpu_relay_receive(&relay, &m, sizeof(m), why);
+    check();
+    return rc;
+}
+
+START_TEST(shm_a_broken_ring_breaks_the_device_of_that_life)
+{
+    vgpu_relay_reset(&relay);
+    connect_relay(GEN);
+    ck_assert_int_eq(say_broken(0), 0);
+    ck_assert_uint_eq(bar0.flags, VGPU_STATUS_BACKEND_UP);
+    submit_inline();
+    say_request_only();
+    ck_assert_int_eq(say_broken(1), 0);
+    ck_assert_uint_eq(bar0.flags, VGPU_STATUS_BACKEND_UP | VGPU_STATUS_BROKEN);
+    ck_assert_uint_eq(bar0.error, VGPU_E_BROKEN);
+    vgpu_relay_reset(&relay);
+    check();
+    ck_assert_uint_eq(bar0.flags, VGPU_STATUS_RESETTING);
+}
+END_TEST
+
+START_TEST(shm_a_broken_ring_does_not_hand_a_buffer_back)
+{
+    connect_relay(GEN);
+    submit(0);
+    say_request_only();
+    ck_assert_int_eq(say_broken(0), 0);
+    ck_assert(vgpu_bar0_busy(&bar0));
+    ck_assert_int_eq(answer(1, VGPU_E_BROKEN), 0);
+    ck_assert_uint_eq(bar0.error, VGPU_E_BROKEN);
+}
+END_TEST
+
+START_TEST(the_socket_path_knows_no_broken_rings)
+{
+    connect_relay(GEN);
+    ck_assert_int_eq(say_broken(0), VGPU_RELAY_E_PROTOCOL);
+}
+END_TEST
+
 /* One step of guest, mediator or network that follow no plan. */
 static void random_step(uint64_t *seed)
 {
@@ -520,12 +851,15 @@ static void random_step(uint64_t *seed)
 
     switch (unit_below(seed, 11)) {
     case 0:
-        if (!vgpu_bar0_busy(&bar0) && !(bar0.flags & VGPU_STATUS_RESETTING)) {
+        if (!vgpu_bar0_busy(&bar0) &&
+            !(bar0.flags & (VGPU_STATUS_RESETTING | VGPU_STATUS_BROKEN))) {
             submit((uint32_t)unit_below(seed, 4));
         }
         break;
     case 1:
         if (relay.link == VGPU_RELAY_DOWN) {
+            vgpu_relay_writers_gone(&relay);
+            check();
             vgpu_relay_connected(&relay);
         }
         break;
@@ -579,11 +913,33 @@ START_TEST(random_operations_keep_the_invariants_and_the_inputs)
     for (i = 0; i < SINK; i++) {
         ck_assert_uint_eq(arena[i], 0);
     }
-    for (i = SINK + BULK; i < vgpu_bar0_arena_size(SHM_SIZE); i++) {
+    for (i = SINK + BULK; i < bar0.config.layout.arena_size; i++) {
         ck_assert_uint_eq(arena[i], 0);
     }
 }
 END_TEST
+
+static TCase *shm_tests(void)
+{
+    TCase *tc = tcase_create("shm");
+
+    tcase_add_checked_fixture(tc, setup_shm, teardown);
+    tcase_add_test(tc, shm_hello_carries_the_layout);
+    tcase_add_test(tc, shm_must_be_chosen_when_it_was_offered);
+    tcase_add_test(tc, shm_a_round_trip_without_data);
+    tcase_add_loop_test(tc, shm_a_request_ends_when_nobody_can_write_to_it, 0,
+                        N_ELEMS(give_up_cases));
+    tcase_add_loop_test(tc, shm_the_answer_to_cancel_ends_the_request, 0, N_ELEMS(cancel_answers));
+    tcase_add_test(tc, shm_a_request_without_arena_outputs_ends_at_once);
+    tcase_add_test(tc, shm_a_request_goes_on_with_the_next_mediator);
+    tcase_add_test(tc, shm_reset_zeroes_the_rings_and_waits_for_the_writers);
+    tcase_add_test(tc, shm_rings_survive_a_mediator);
+    tcase_add_test(tc, shm_reset_when_nobody_is_there);
+    tcase_add_test(tc, shm_a_broken_ring_breaks_the_device_of_that_life);
+    tcase_add_test(tc, shm_a_broken_ring_does_not_hand_a_buffer_back);
+    tcase_add_loop_test(tc, random_operations_keep_the_invariants_and_the_inputs, 0, 5);
+    return tc;
+}
 
 int main(void)
 {
@@ -605,6 +961,8 @@ int main(void)
     tcase_add_test(tc, answers_to_what_was_not_asked_here);
     tcase_add_test(tc, refused_text_is_kept_printable_and_short);
     tcase_add_loop_test(tc, random_operations_keep_the_invariants_and_the_inputs, 0, 5);
+    tcase_add_test(tc, the_socket_path_knows_no_broken_rings);
     suite_add_tcase(suite, tc);
+    suite_add_tcase(suite, shm_tests());
     return unit_run(suite);
 }
