@@ -135,7 +135,7 @@ static int show(const struct options *o, const json_t *answer)
         printf("\033[H\033[2J");
     }
     if (o->json) {
-        err = json_dumpf(answer, stdout, JSON_COMPACT);
+        err = json_dumpf(answer, stdout, JSON_COMPACT | JSON_REAL_PRECISION(10));
         printf("\n");
     } else {
         err = o->view->print(stdout, answer);

@@ -37,14 +37,16 @@ static const struct table_column worker_columns[] = {
 };
 static const struct table_column vm_columns[] = {
     { "VM", "vm", TABLE_TEXT }, { "TENANT", "tenant", TABLE_TEXT }, { "POOL", "pool", TABLE_TEXT },
-    { "BAND", "band", TABLE_TEXT }, { "CONNECTED", "connected", TABLE_TEXT },
+    { "BAND", "band", TABLE_TEXT }, { "STATE", "state", TABLE_TEXT },
+    { "DATA PATH", "datapath", TABLE_TEXT }, { "RINGS", "rings", TABLE_COUNT },
+    { "IN FLIGHT", "in_flight", TABLE_COUNT },
     { "QUEUED", "queued", TABLE_COUNT }, { "RUNNING", "running", TABLE_COUNT },
     { "DONE", "done", TABLE_COUNT }, { "FAILED", "failed", TABLE_COUNT },
     { "IN", "bytes_in", TABLE_BYTES }, { "OUT", "bytes_out", TABLE_BYTES },
     { "SINCE", "since_s", TABLE_SECONDS },
 };
 static const struct table_column job_columns[] = {
-    { "VM", "vm", TABLE_TEXT }, { "TENANT", "tenant", TABLE_TEXT }, { "SEQ", "seq", TABLE_COUNT },
+    { "VM", "vm", TABLE_TEXT }, { "TENANT", "tenant", TABLE_TEXT }, { "REQUEST", "request", TABLE_TEXT },
     { "OP", "op", TABLE_TEXT }, { "BAND", "band", TABLE_TEXT }, { "STATE", "state", TABLE_TEXT },
     { "WORKER", "worker", TABLE_TEXT }, { "TRIES", "attempts", TABLE_COUNT },
     { "QUEUED ms", "queued_ms", TABLE_MILLIS }, { "RUN ms", "run_ms", TABLE_MILLIS },

@@ -2,9 +2,13 @@
 /*
  * executor.c - the process that computes; see executor.h
  *
- * Life of a job: JOB -> job_prepare() -> backend -> on_completion() -> DONE. A slot is taken in
- * between; the mediator never has more jobs here than it has credits, and a job too many is
- * answered with BUSY.
+ * Life of a job: descriptor in the job ring -> take() -> start_job() -> backend -> end_job() ->
+ * completion. All of it happens in on_poll(), which the poller (common/poller.h) calls after a bell,
+ * or again and again while work flows. Jobs beyond the announced depth wait here for a thread.
+ *
+ * Channel and ring are not ordered against each other. A job whose region is unknown has the channel
+ * read; a JOB_CANCEL for an unknown job has the ring read, but only as far as take() goes, so that the
+ * two never nest.
  *
  * Time limit: a timer runs while jobs are in flight. A job that has run longer than its max_job_ms
  * is asked to stop; ops that look at the flag end with JOB_TOO_LONG. One that has not ended
@@ -19,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -26,7 +31,9 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/msgconn.h"
+#include "common/poller.h"
 #include "gpu-worker/job.h"
+#include "gpu-worker/jobring.h"
 #include "gpu-worker/pulse.h"
 #include "gpu-worker/region.h"
 #include "gpu-worker/sandbox.h"
@@ -35,6 +42,11 @@
 #define OVERRUN_GRACE_MS 1000 /* between the request to stop and the end of the process */
 #define END_GRACE_MS 1000     /* for running jobs when the mediator has gone */
 #define POLL_BATCH 32
+#define TAKE_BATCH 64 /* descriptors before the loop has its turn */
+/* The mediator sees completions after so many, or so much work, at the latest. */
+#define PUBLISH_BATCH 32u
+#define PUBLISH_NS 10000u
+#define OTHER_FILES 64u /* descriptors that are no region's */
 
 struct executor {
     const struct options *options;
@@ -43,56 +55,37 @@ struct executor {
     struct pulse *pulse;
     uv_loop_t loop;
     struct msgconn channel;
+    struct jobring ring;
+    uv_poll_t bell; /* the ring's kick */
     uv_poll_t completion;
+    struct poller poller;
     uv_timer_t heartbeat;
     uv_timer_t limits; /* active while jobs are in flight */
     uv_timer_t grace;  /* active while ending */
     struct region_table regions;
-    struct job *slots;
-    uint32_t slot_count;
-    struct job *free_slots;
-    uint32_t in_flight;
+    struct job *jobs; /* one per slot of the ring */
+    struct job_list taken, running;
+    uint32_t in_flight; /* of both lists */
+    uint32_t n_running;
+    bool cancelled;        /* some of `taken` are */
+    uint32_t most;         /* running at a time */
+    uint32_t completed;    /* not published yet */
+    uint64_t completed_ns; /* what they took */
     uint64_t done;
+    bool refused_region; /* one at least */
     bool ending;
     int exit_code;
     struct log_limit refused_log;
 };
 
-/* ---- answers ------------------------------------------------------------------------------- */
-
-static void send_done(struct executor *x, uint64_t job, uint32_t attempt, const void *response,
-                      uint32_t size)
-{
-    struct vgpu_done done = {.job = job, .attempt = attempt};
-
-    seqpacket_start(&done.msg, VGPU_MSG_DONE, sizeof(done) + size, 0);
-    msgconn_send(&x->channel, &done.msg, sizeof(done), response, -1);
-}
-
-/* A job that never reached the backend. */
-static void refuse_job(struct executor *x, const struct vgpu_job *msg, uint32_t error,
-                       const char *why)
-{
-    const void *request = msg + 1;
-    size_t length = msg->msg.length - sizeof(*msg);
-    _Alignas(8) uint8_t response[VGPU_REQ_MAX];
-    uint32_t suppressed;
-    uint32_t size = response_error(response, sizeof(response), request_peek_op(request, length),
-                                   request_peek_tag(request, length), error, why);
-
-    if (log_limit_pass(&x->refused_log, clock_now_ns(), &suppressed)) {
-        log_info("job refused", LOG_U("job", msg->job), LOG_S("error", vgpu_error_name(error)),
-                 LOG_S("why", why), LOG_U("suppressed", suppressed));
-    }
-    send_done(x, msg->job, msg->attempt, response, size);
-}
+/* ---- messages out -------------------------------------------------------------------------- */
 
 static void send_detached(struct executor *x, uint32_t region)
 {
     struct vgpu_detached detached = {.region = region};
 
     seqpacket_start(&detached.msg, VGPU_MSG_DETACHED, sizeof(detached), 0);
-    msgconn_send(&x->channel, &detached.msg, sizeof(detached), NULL, -1);
+    msgconn_send(&x->channel, &detached.msg, sizeof(detached), NULL);
 }
 
 static void send_heartbeat(struct executor *x)
@@ -100,56 +93,90 @@ static void send_heartbeat(struct executor *x)
     struct vgpu_heartbeat beat = {.progress = x->done};
 
     seqpacket_start(&beat.msg, VGPU_MSG_HEARTBEAT, sizeof(beat), 0);
-    msgconn_send(&x->channel, &beat.msg, sizeof(beat), NULL, -1);
+    msgconn_send(&x->channel, &beat.msg, sizeof(beat), NULL);
 }
 
-/* ---- slots --------------------------------------------------------------------------------- */
+/* ---- jobs ---------------------------------------------------------------------------------- */
 
-static void on_limit_tick(uv_timer_t *timer);
-static void collect(struct executor *x);
-
-static struct job *slot_take(struct executor *x)
+static void drop_job(struct executor *x, struct job_list *list, struct job *job)
 {
-    struct job *job = x->free_slots;
+    TAILQ_REMOVE(list, job, link);
+    x->n_running -= job->state == JOB_RUNNING;
+    job->state = JOB_FREE;
+    x->in_flight--;
+}
 
-    if (job) {
-        x->free_slots = job->next_free;
-        job->next_free = job; /* in use */
+static void publish(struct executor *x)
+{
+    x->completed = 0;
+    x->completed_ns = 0;
+    jobring_publish(&x->ring);
+}
+
+/* The response of @bytes is in job->response. */
+static void complete(struct executor *x, struct job_list *list, struct job *job, uint32_t bytes)
+{
+    jobring_respond(&x->ring, job, bytes);
+    drop_job(x, list, job);
+    x->completed_ns += job->gpu.run_ns;
+    if (++x->completed >= PUBLISH_BATCH || x->completed_ns >= PUBLISH_NS) {
+        publish(x);
     }
-    return job;
 }
 
-static void slot_give_back(struct executor *x, struct job *job)
+/* A job that never reached the backend. */
+static void refuse(struct executor *x, struct job *job, uint32_t error, const char *why)
 {
-    job->next_free = x->free_slots;
-    x->free_slots = job;
+    uint32_t suppressed;
+
+    job->gpu.run_ns = 0;
+    if (error != VGPU_E_CANCELLED && log_limit_pass(&x->refused_log, clock_now_ns(), &suppressed)) {
+        log_info("job refused", LOG_U("job", job->head.job), LOG_S("error", vgpu_error_name(error)),
+                 LOG_S("why", why ? why : ""), LOG_U("suppressed", suppressed));
+    }
+    complete(x, &x->taken, job, job_refuse(job, error, why));
 }
 
-static bool slot_used(const struct job *job)
+static void end_job(struct executor *x, struct job *job)
 {
-    return job->next_free == job;
+    struct region *region = job->region;
+    uint32_t region_id = region ? region->id : 0;
+
+    complete(x, &x->running, job, job_respond(job));
+    x->done++;
+    if (region_release(&x->regions, region)) {
+        publish(x); /* its completion comes first */
+        send_detached(x, region_id);
+    }
 }
 
-static struct job *slot_find(struct executor *x, uint64_t id, uint32_t attempt)
+/* Return: whether a job had ended. */
+static bool collect(struct executor *x)
 {
-    for (uint32_t i = 0; i < x->slot_count; i++) {
-        struct job *job = &x->slots[i];
-        if (slot_used(job) && job->id == id && job->attempt == attempt) {
+    struct gpu_job *batch[POLL_BATCH];
+    bool any = false;
+    size_t n;
+
+    do {
+        n = x->backend->poll(x->gpu, batch, POLL_BATCH);
+        for (size_t i = 0; i < n; i++) {
+            end_job(x, batch[i]->user);
+            any = true;
+        }
+    } while (n == POLL_BATCH);
+    return any;
+}
+
+static struct job *find_in(const struct job_list *list, uint64_t id, uint32_t attempt)
+{
+    struct job *job;
+
+    TAILQ_FOREACH (job, list, link) {
+        if (job->head.job == id && job->head.attempt == attempt) {
             return job;
         }
     }
     return NULL;
-}
-
-static void count_in_flight(struct executor *x, int change)
-{
-    x->in_flight += change;
-    atomic_store(&x->pulse->in_flight, x->in_flight);
-    if (x->in_flight == 0) {
-        uv_timer_stop(&x->limits);
-    } else if (!uv_is_active((uv_handle_t *)&x->limits)) {
-        uv_timer_start(&x->limits, on_limit_tick, LIMIT_TICK_MS, LIMIT_TICK_MS);
-    }
 }
 
 /* ---- the end ------------------------------------------------------------------------------- */
@@ -171,16 +198,19 @@ static void finish_if_idle(struct executor *x)
 
 static void begin_end(struct executor *x, int exit_code)
 {
+    struct job *job;
+
     if (x->ending) {
         return;
     }
     x->ending = true;
     x->exit_code = exit_code;
     msgconn_close(&x->channel, NULL);
-    for (uint32_t i = 0; i < x->slot_count; i++) {
-        if (slot_used(&x->slots[i])) {
-            x->backend->cancel(x->gpu, &x->slots[i].gpu, VGPU_E_CANCELLED);
-        }
+    while ((job = TAILQ_FIRST(&x->taken))) {
+        drop_job(x, &x->taken, job);
+    }
+    TAILQ_FOREACH (job, &x->running, link) {
+        x->backend->cancel(x->gpu, &job->gpu, VGPU_E_CANCELLED);
     }
     uv_timer_start(&x->grace, on_grace_over, END_GRACE_MS, 0);
     finish_if_idle(x);
@@ -192,17 +222,236 @@ static void protocol_error(struct executor *x, const char *what, uint64_t number
     begin_end(x, EXECUTOR_EXIT_PROTOCOL);
 }
 
-/* ---- messages ------------------------------------------------------------------------------ */
+/* ---- the ring ------------------------------------------------------------------------------ */
 
-static void on_attach(struct executor *x, const struct seqpacket_message *message)
+static void take_job(struct executor *x, const struct vgpu_desc *desc)
+{
+    struct job *job = &x->jobs[desc->slot];
+    const char *wrong;
+
+    if (job->state != JOB_FREE) {
+        protocol_error(x, "a descriptor for a slot that is in use", desc->slot);
+        return;
+    }
+    wrong = job_load(job, ring_request(&x->ring.end.map, desc->slot), desc->length, desc->tag);
+    if (wrong) {
+        protocol_error(x, wrong, desc->tag);
+        return;
+    }
+    job->slot = desc->slot;
+    job->state = JOB_TAKEN;
+    TAILQ_INSERT_TAIL(&x->taken, job, link);
+    x->in_flight++;
+}
+
+/* Copy what waits in the ring. Return: whether there was something. */
+static bool take(struct executor *x)
+{
+    struct vgpu_desc desc;
+    uint32_t count = 0;
+
+    while (x->ring.memory && !x->ending && count < TAKE_BATCH) {
+        int r = ring_take(&x->ring.end, &desc);
+
+        if (r == RING_E_EMPTY) {
+            break;
+        }
+        if (r != 0) {
+            protocol_error(x, x->ring.end.wrong, x->ring.end.submit_head);
+            return true;
+        }
+        take_job(x, &desc);
+        count++;
+    }
+    return count > 0;
+}
+
+/* The region of @job, by what the channel says by now. */
+static struct region *find_region(struct executor *x, const struct job *job)
+{
+    struct region *region = region_find(&x->regions, job->head.region);
+
+    if (!region) {
+        msgconn_read_all(&x->channel);
+        region = x->ending ? NULL : region_find(&x->regions, job->head.region);
+    }
+    return region;
+}
+
+static void start_job(struct executor *x, struct job *job)
+{
+    struct region *region = job->head.region ? find_region(x, job) : NULL;
+    char why[REQUEST_WHY_MAX];
+    uint32_t e;
+
+    if (x->ending) {
+        return;
+    }
+    if (job->cancelled) {
+        refuse(x, job, VGPU_E_CANCELLED, NULL);
+        return;
+    }
+    if (job->head.region && !region) {
+        snprintf(why, sizeof(why), "region %u is not attached to this executor", job->head.region);
+        e = VGPU_E_INTERNAL;
+    } else {
+        e = job_prepare(job, region, x->backend->caps(x->gpu), why);
+    }
+    if (!e && x->backend->submit(x->gpu, &job->gpu) != 0) {
+        snprintf(why, sizeof(why), "the backend did not take the job");
+        e = VGPU_E_INTERNAL;
+    }
+    if (e) {
+        refuse(x, job, e, why);
+        return;
+    }
+    region_hold(region);
+    TAILQ_REMOVE(&x->taken, job, link);
+    TAILQ_INSERT_TAIL(&x->running, job, link);
+    x->n_running++;
+    job->state = JOB_RUNNING;
+    collect(x); /* a job of a few microseconds is done already */
+}
+
+static void update_pulse(struct executor *x)
+{
+    atomic_store_explicit(&x->pulse->in_flight, x->in_flight, memory_order_relaxed);
+    atomic_store_explicit(&x->pulse->done, x->done, memory_order_relaxed);
+}
+
+static void on_limit_tick(uv_timer_t *timer);
+
+/* Those that were given up while they waited for room at the backend. */
+static void end_cancelled(struct executor *x)
+{
+    struct job *job = TAILQ_FIRST(&x->taken);
+
+    x->cancelled = false;
+    while (job) {
+        struct job *next = TAILQ_NEXT(job, link);
+
+        if (job->cancelled) {
+            refuse(x, job, VGPU_E_CANCELLED, NULL);
+        }
+        job = next;
+    }
+}
+
+/* Serve what is there. Return: whether there was something. */
+static bool on_poll(void *user)
+{
+    struct executor *x = user;
+    bool any = collect(x);
+
+    any |= take(x) | x->cancelled;
+    if (x->cancelled) {
+        end_cancelled(x);
+    }
+    while (!x->ending && !TAILQ_EMPTY(&x->taken) && x->n_running < x->most) {
+        start_job(x, TAILQ_FIRST(&x->taken));
+        any = true;
+    }
+    if (any) {
+        publish(x);
+        update_pulse(x);
+        finish_if_idle(x);
+    }
+    if (!TAILQ_EMPTY(&x->running) && !uv_is_active((uv_handle_t *)&x->limits)) {
+        uv_timer_start(&x->limits, on_limit_tick, LIMIT_TICK_MS, LIMIT_TICK_MS);
+    }
+    return any;
+}
+
+/* The loop is about to sleep. Return: whether there is something to do already. */
+static bool on_arm(void *user)
+{
+    struct executor *x = user;
+    bool any = x->backend->arm(x->gpu) | x->cancelled;
+
+    if (x->ring.memory && !x->ending) {
+        any |= ring_device_arm(&x->ring.end);
+    }
+    return any;
+}
+
+static const struct poller_ops poller_ops = {.poll = on_poll, .arm = on_arm};
+
+/* What rang is looked at by the poller. */
+static void on_bell(uv_poll_t *bell, int status, int events)
+{
+    struct executor *x = bell->data;
+
+    (void)status, (void)events;
+    (void)!read(x->ring.kick, &(uint64_t){0}, sizeof(uint64_t));
+}
+
+static void on_completion(uv_poll_t *poll, int status, int events)
+{
+    (void)poll, (void)status, (void)events;
+}
+
+/* ---- messages in --------------------------------------------------------------------------- */
+
+static int make_jobs(struct executor *x)
+{
+    x->jobs = calloc(x->ring.end.map.shape.entries, sizeof(*x->jobs));
+    return x->jobs ? 0 : -ENOMEM;
+}
+
+static int listen_to_bell(struct executor *x)
+{
+    int r = uv_poll_init(&x->loop, &x->bell, x->ring.kick);
+
+    if (r == 0) {
+        x->bell.data = x;
+        uv_poll_start(&x->bell, UV_READABLE, on_bell);
+    }
+    return r;
+}
+
+/* The last that needs more than the sandbox allows, and before it no job is there. */
+static int confine(struct executor *x)
+{
+    int r = x->backend->confined ? sandbox_enter() : SANDBOX_E_NONE;
+
+    log_debug("sandbox", LOG_S("state", r == 0 ? "entered" : r > 0 ? "none" : "failed"));
+    return r < 0 ? r : 0;
+}
+
+static void on_ring(struct executor *x, struct seqpacket_message *message)
+{
+    const struct vgpu_exec_ring *m = (const void *)message->msg;
+    char why[GPU_WHY_MAX];
+    int r;
+
+    if (jobring_open(&x->ring, message, why) != 0) {
+        log_error("the job ring cannot be used", LOG_S("why", why));
+        begin_end(x, EXECUTOR_EXIT_PROTOCOL);
+        return;
+    }
+    r = make_jobs(x);
+    r = r < 0 ? r : listen_to_bell(x);
+    r = r < 0 ? r : confine(x);
+    if (r < 0) {
+        log_error("the executor cannot start", LOG_S("why", strerror(-r)));
+        begin_end(x, EXECUTOR_EXIT_FAILED);
+        return;
+    }
+    poller_set_cap(&x->poller, m->spin_us * UINT64_C(1000));
+    log_debug("job ring", LOG_U("entries", m->entries), LOG_U("spin_us", m->spin_us));
+}
+
+static void on_attach(struct executor *x, struct seqpacket_message *message)
 {
     const struct vgpu_attach *attach = (const void *)message->msg;
-    CLEANUP(cleanup_fd) int fd = message->fd;
+    CLEANUP(cleanup_fd) int fd = seqpacket_take_fd(message, 0);
+    int writers = seqpacket_take_fd(message, 1);
     char why[GPU_WHY_MAX];
 
-    if (region_attach(&x->regions, attach->region, fd, attach->size, why) != 0) {
+    if (region_attach(&x->regions, attach, fd, writers, why) != 0) {
         log_error("region refused", LOG_U("region", attach->region), LOG_U("bytes", attach->size),
                   LOG_S("why", why));
+        x->refused_region = true;
         send_detached(x, attach->region);
         return;
     }
@@ -213,6 +462,9 @@ static void on_detach(struct executor *x, const struct vgpu_detach *detach)
 {
     struct region *region = region_find(&x->regions, detach->region);
 
+    if (!region && x->refused_region) {
+        return; /* it crossed the refusal, which is its answer */
+    }
     if (!region) {
         protocol_error(x, "DETACH of a region that is not attached", detach->region);
         return;
@@ -222,73 +474,47 @@ static void on_detach(struct executor *x, const struct vgpu_detach *detach)
     }
 }
 
-static void submit(struct executor *x, struct job *job, const struct vgpu_job *msg)
-{
-    struct region *region = msg->region ? region_find(&x->regions, msg->region) : NULL;
-    char why[REQUEST_WHY_MAX];
-    uint32_t e;
-
-    if (msg->region && !region) {
-        snprintf(why, sizeof(why), "region %u is not attached to this executor", msg->region);
-        e = VGPU_E_INTERNAL;
-    } else {
-        e = job_prepare(job, msg, msg + 1, region, x->backend->caps(x->gpu), why);
-    }
-    if (!e && x->backend->submit(x->gpu, &job->gpu) != 0) {
-        snprintf(why, sizeof(why), "the backend did not take the job");
-        e = VGPU_E_INTERNAL;
-    }
-    if (e) {
-        refuse_job(x, msg, e, why);
-        slot_give_back(x, job);
-        return;
-    }
-    region_hold(region);
-    count_in_flight(x, 1);
-    collect(x); /* a job of a few microseconds is done already */
-}
-
-static void on_job(struct executor *x, const struct vgpu_job *msg)
-{
-    if (slot_find(x, msg->job, msg->attempt)) {
-        protocol_error(x, "JOB that is running already", msg->job);
-        return;
-    }
-    struct job *job = slot_take(x);
-    if (!job) {
-        refuse_job(x, msg, VGPU_E_BUSY, "the worker has as many jobs as it announced credits");
-        return;
-    }
-    submit(x, job, msg);
-}
-
 static void on_job_cancel(struct executor *x, const struct vgpu_job_cancel *cancel)
 {
-    struct job *job = slot_find(x, cancel->job, cancel->attempt);
+    struct job *running = find_in(&x->running, cancel->job, cancel->attempt);
+    struct job *taken = find_in(&x->taken, cancel->job, cancel->attempt);
 
-    if (job) {
-        x->backend->cancel(x->gpu, &job->gpu, VGPU_E_CANCELLED);
+    if (running) {
+        x->backend->cancel(x->gpu, &running->gpu, VGPU_E_CANCELLED);
+        return;
+    }
+    while (!taken && take(x)) {
+        taken = find_in(&x->taken, cancel->job, cancel->attempt);
+    }
+    if (taken) {
+        taken->cancelled = x->cancelled = true;
     }
 }
 
-static void on_message(struct msgconn *c, const struct seqpacket_message *message)
+static void on_message(struct msgconn *c, struct seqpacket_message *message)
 {
+    uint16_t type = message->msg->type;
     struct executor *x = c->user;
 
-    switch (message->msg->type) {
+    if (type == VGPU_MSG_HEARTBEAT) {
+        return; /* the supervisor watches the mediator */
+    }
+    if ((type == VGPU_MSG_RING) == (x->ring.memory != NULL)) {
+        protocol_error(x, "RING must come first, once", type);
+        return;
+    }
+    switch (type) {
+    case VGPU_MSG_RING:
+        on_ring(x, message);
+        break;
     case VGPU_MSG_ATTACH:
         on_attach(x, message);
         break;
     case VGPU_MSG_DETACH:
         on_detach(x, (const void *)message->msg);
         break;
-    case VGPU_MSG_JOB:
-        on_job(x, (const void *)message->msg);
-        break;
-    case VGPU_MSG_JOB_CANCEL:
+    default:
         on_job_cancel(x, (const void *)message->msg);
-        break;
-    default: /* HEARTBEAT: the supervisor watches the mediator */
         break;
     }
 }
@@ -303,51 +529,14 @@ static void on_end(struct msgconn *c, const char *why, bool bad)
 
 static const struct msgconn_ops channel_ops = {.on_message = on_message, .on_end = on_end};
 
-/* ---- completion, time ---------------------------------------------------------------------- */
-
-static void end_job(struct executor *x, struct job *job)
-{
-    uint32_t size = job_respond(job);
-    uint32_t region_id = job->region ? job->region->id : 0;
-
-    x->done++;
-    atomic_store(&x->pulse->done, x->done);
-    send_done(x, job->id, job->attempt, job->response, size);
-    if (region_release(&x->regions, job->region)) {
-        send_detached(x, region_id);
-    }
-    slot_give_back(x, job);
-    count_in_flight(x, -1);
-}
-
-static void collect(struct executor *x)
-{
-    struct gpu_job *batch[POLL_BATCH];
-    size_t n;
-
-    do {
-        n = x->backend->poll(x->gpu, batch, POLL_BATCH);
-        for (size_t i = 0; i < n; i++) {
-            end_job(x, batch[i]->user);
-        }
-    } while (n == POLL_BATCH);
-}
-
-static void on_completion(uv_poll_t *poll, int status, int events)
-{
-    struct executor *x = poll->data;
-
-    (void)status, (void)events;
-    collect(x);
-    finish_if_idle(x);
-}
+/* ---- time ---------------------------------------------------------------------------------- */
 
 static void give_up(struct executor *x, const struct job *job, uint64_t ran_ms)
 {
-    log_error("a job ran too long and cannot be stopped; the executor ends", LOG_U("job", job->id),
-              LOG_S("op", vgpu_op_name(job->request.hdr.op)), LOG_U("ran_ms", ran_ms),
-              LOG_U("max_job_ms", job->max_job_ms));
-    atomic_store(&x->pulse->overran_job, job->id);
+    log_error("a job ran too long and cannot be stopped; the executor ends",
+              LOG_U("job", job->head.job), LOG_S("op", vgpu_op_name(job->request.hdr.op)),
+              LOG_U("ran_ms", ran_ms), LOG_U("max_job_ms", job->head.max_job_ms));
+    atomic_store(&x->pulse->overran_job, job->head.job);
     atomic_store(&x->pulse->overran_ms, (uint32_t)ran_ms);
     _exit(EXECUTOR_EXIT_OVERRAN);
 }
@@ -357,7 +546,7 @@ static void check_limit(struct executor *x, struct job *job, uint64_t now_ns)
     uint64_t started_ns = atomic_load(&job->gpu.started_ns);
     uint64_t ran_ns = started_ns && now_ns > started_ns ? now_ns - started_ns : 0;
 
-    if (!job->max_job_ms || ran_ns <= job->max_job_ms * CLOCK_NS_PER_MS) {
+    if (!job->head.max_job_ms || ran_ns <= job->head.max_job_ms * CLOCK_NS_PER_MS) {
         return;
     }
     if (!job->overran_ns) {
@@ -372,11 +561,13 @@ static void on_limit_tick(uv_timer_t *timer)
 {
     struct executor *x = timer->data;
     uint64_t now_ns = clock_now_ns();
+    struct job *job;
 
-    for (uint32_t i = 0; i < x->slot_count; i++) {
-        if (slot_used(&x->slots[i])) {
-            check_limit(x, &x->slots[i], now_ns);
-        }
+    if (TAILQ_EMPTY(&x->running)) {
+        uv_timer_stop(timer);
+    }
+    TAILQ_FOREACH (job, &x->running, link) {
+        check_limit(x, job, now_ns);
     }
 }
 
@@ -390,24 +581,11 @@ static void on_heartbeat(uv_timer_t *timer)
 
 /* ---- start --------------------------------------------------------------------------------- */
 
-static int make_slots(struct executor *x)
-{
-    x->slot_count = x->options->depth + 1; /* the express credit */
-    x->slots = calloc(x->slot_count, sizeof(*x->slots));
-    if (!x->slots) {
-        return -ENOMEM;
-    }
-    for (uint32_t i = 0; i < x->slot_count; i++) {
-        slot_give_back(x, &x->slots[i]);
-    }
-    return 0;
-}
-
 static int open_backend(struct executor *x)
 {
     struct gpu_config config = {
         .threads = x->options->threads,
-        .depth = x->slot_count,
+        .depth = x->most,
     };
     char why[GPU_WHY_MAX];
 
@@ -425,6 +603,7 @@ static int open_backend(struct executor *x)
 
 static int start_loop(struct executor *x)
 {
+    sandbox_forbid_io_uring();
     int r = uv_loop_init(&x->loop);
 
     if (r < 0) {
@@ -441,16 +620,9 @@ static int start_loop(struct executor *x)
     x->completion.data = x;
     uv_poll_start(&x->completion, UV_READABLE, on_completion);
     uv_timer_start(&x->heartbeat, on_heartbeat, 0, x->options->heartbeat_ms);
+    poller_start(&x->poller, &x->loop, 0, &poller_ops, x); /* polls as RING says */
     return msgconn_open(&x->channel, &x->loop, EXECUTOR_FD_CHANNEL, MSGCHECK_TO_EXECUTOR,
                         &channel_ops, x);
-}
-
-static int confine(struct executor *x)
-{
-    int r = x->backend->confined ? sandbox_enter() : SANDBOX_E_NONE;
-
-    log_debug("sandbox", LOG_S("state", r == 0 ? "entered" : r > 0 ? "none" : "failed"));
-    return r < 0 ? r : 0;
 }
 
 static int start(struct executor *x)
@@ -458,15 +630,9 @@ static int start(struct executor *x)
     int r = pulse_map(EXECUTOR_FD_PULSE, &x->pulse);
 
     if (r == 0) {
-        r = make_slots(x);
-    }
-    if (r == 0) {
         r = open_backend(x);
     }
-    if (r == 0) {
-        r = start_loop(x);
-    }
-    return r < 0 ? r : confine(x);
+    return r == 0 ? start_loop(x) : r;
 }
 
 static void close_handle(uv_handle_t *handle, void *arg)
@@ -484,8 +650,26 @@ static void stop(struct executor *x)
     uv_loop_close(&x->loop);
     region_detach_all(&x->regions);
     x->backend->close(x->gpu);
+    jobring_close(&x->ring);
     pulse_free(x->pulse);
-    free(x->slots);
+    free(x->jobs);
+}
+
+/* Every region may have a pipe's end. Return: how many regions there is room for. */
+static uint32_t raise_limits(void)
+{
+    struct rlimit files = {.rlim_cur = 0};
+
+    getrlimit(RLIMIT_NOFILE, &files);
+    if (files.rlim_cur < files.rlim_max) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+        getrlimit(RLIMIT_NOFILE, &files);
+    }
+    if (files.rlim_cur >= REGIONS_MAX + OTHER_FILES) {
+        return REGIONS_MAX;
+    }
+    return files.rlim_cur > OTHER_FILES ? (uint32_t)files.rlim_cur - OTHER_FILES : 0;
 }
 
 /* Nothing of the supervisor's: no descriptors but the known ones, its death is ours. */
@@ -505,15 +689,21 @@ static bool isolate(const struct options *options)
 
 int executor_main(const struct options *options)
 {
-    struct executor x = {.options = options, .refused_log.burst = 10};
+    struct executor x = {
+        .options = options,
+        .most = options->depth + 1, /* the express credit */
+        .refused_log.burst = 10,
+    };
 
+    x.regions.most = raise_limits();
+    TAILQ_INIT(&x.taken);
+    TAILQ_INIT(&x.running);
     if (!isolate(options)) {
         return EXECUTOR_EXIT_FAILED;
     }
     int r = start(&x);
     if (r < 0) {
         log_error("the executor cannot start", LOG_S("why", strerror(-r)));
-        free(x.slots);
         return EXECUTOR_EXIT_FAILED;
     }
     log_debug("executor runs", LOG_U("threads", options->threads), LOG_U("depth", options->depth));

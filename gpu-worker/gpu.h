@@ -167,11 +167,18 @@ struct gpu_backend {
      */
     int (*submit)(struct gpu *gpu, struct gpu_job *job);
 
-    /** completion_fd() - readable while poll() has something to return; valid until close() */
+    /** completion_fd() - readable when a job ended after arm(), until poll(); valid until close() */
     int (*completion_fd)(const struct gpu *gpu);
 
     /**
-     * poll() - take ended jobs, without waiting
+     * arm() - the owner is about to wait for completion_fd(); without it a job may end silently
+     *
+     * Return: whether poll() has something to return already.
+     */
+    bool (*arm)(struct gpu *gpu);
+
+    /**
+     * poll() - take ended jobs, without waiting; cheap when there is none
      * @ret: room for @max jobs; each is the caller's again
      *
      * Return: how many; call until less than @max.

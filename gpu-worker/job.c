@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/core/ring.h"
 #include "gpu-worker/ops/ops.h"
 
 #define PAYLOAD_MAX (VGPU_REQ_MAX - sizeof(struct vgpu_resp_hdr))
@@ -40,16 +41,36 @@ static void resolve(struct job *job, unsigned index)
         to->host = job->region->base + from->offset;
         to->region = job->region->gpu;
     } else if (from->dir == VGPU_BUF_IN) {
-        to->host = job->bytes + from->offset;
+        to->host = job_request(job) + from->offset;
     } else {
         to->host = job->response + sizeof(struct vgpu_resp_hdr) + from->offset;
     }
 }
 
-uint32_t job_prepare(struct job *job, const struct vgpu_job *msg, const void *request,
-                     struct region *region, const struct gpu_caps *caps, char *why)
+const char *job_load(struct job *job, const void *shared, uint32_t length, uint64_t tag)
 {
-    size_t length = msg->msg.length - sizeof(*msg);
+    if (length < sizeof(job->head) + sizeof(struct vgpu_req_hdr) || length > sizeof(job->bytes)) {
+        return "a job with the length of no request";
+    }
+    ring_copy_in(job->bytes, shared, length);
+    memcpy(&job->head, job->bytes, sizeof(job->head));
+    job->length = length - (uint32_t)sizeof(job->head);
+    job->region = NULL;
+    job->overran_ns = 0;
+    job->cancelled = false;
+    if (job->head.job != tag) {
+        return "a job whose number is not that of its descriptor";
+    }
+    for (size_t i = 0; i < sizeof(job->head.reserved); i++) {
+        if (job->head.reserved[i]) {
+            return "a reserved field of a job is not zero";
+        }
+    }
+    return NULL;
+}
+
+uint32_t job_prepare(struct job *job, struct region *region, const struct gpu_caps *caps, char *why)
+{
     struct request_limits limits = {
         .max_size = VGPU_REQ_MAX,
         .payload_max = PAYLOAD_MAX,
@@ -57,21 +78,16 @@ uint32_t job_prepare(struct job *job, const struct vgpu_job *msg, const void *re
         .arena_size = region ? region->bytes : 0,
     };
 
-    memcpy(job->bytes, request, length);
-    job->id = msg->job;
-    job->attempt = msg->attempt;
-    job->max_job_ms = msg->max_job_ms;
-    job->overran_ns = 0;
     job->region = region;
     job->gpu.request = &job->request;
-    job->gpu.tenant = msg->tenant;
-    job->gpu.band = msg->band;
+    job->gpu.tenant = job->head.tenant;
+    job->gpu.band = job->head.band;
     job->gpu.user = job;
-    if (msg->band >= VGPU_BANDS) {
-        snprintf(why, REQUEST_WHY_MAX, "band %u of the job is unknown", msg->band);
+    if (job->head.band >= VGPU_BANDS) {
+        snprintf(why, REQUEST_WHY_MAX, "band %u of the job is unknown", job->head.band);
         return VGPU_E_INTERNAL;
     }
-    uint32_t e = request_parse(job->bytes, length, &limits, &job->request, why);
+    uint32_t e = request_parse(job_request(job), job->length, &limits, &job->request, why);
     if (!e) {
         e = check_offered(&job->request, caps, why);
     }
@@ -85,6 +101,13 @@ uint32_t job_prepare(struct job *job, const struct vgpu_job *msg, const void *re
     return VGPU_E_OK;
 }
 
+uint32_t job_refuse(struct job *job, uint32_t error, const char *why)
+{
+    return response_error(job->response, sizeof(job->response),
+                          request_peek_op(job_request(job), job->length),
+                          request_peek_tag(job_request(job), job->length), error, why);
+}
+
 uint32_t job_respond(struct job *job)
 {
     const struct vgpu_req_hdr *request = &job->request.hdr;
@@ -94,7 +117,7 @@ uint32_t job_respond(struct job *job)
     if (job->overran_ns) { /* also when it came to its end before it saw the request to stop */
         job->gpu.error = VGPU_E_JOB_TOO_LONG;
         snprintf(job->gpu.why, sizeof(job->gpu.why),
-                 "the job ran longer than the %u ms that its band allows", job->max_job_ms);
+                 "the job ran longer than the %u ms that its band allows", job->head.max_job_ms);
     }
     if (job->gpu.error) {
         size = response_error(job->response, sizeof(job->response), request->op, request->tag,

@@ -12,7 +12,7 @@
 #include "proto/vgpu_local.h"
 
 #define OPTIONS_THREADS_MAX 1024u
-#define OPTIONS_DEPTH_MAX 4096u
+#define OPTIONS_DEPTH_MAX 4095u /* with the express credit as many as a job ring has entries */
 
 enum {
     OPTIONS_E_DONE = 1, /* --help or --version was printed: exit 0 */

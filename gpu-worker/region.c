@@ -13,6 +13,10 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "common/cleanup.h"
+
+#define REGION_PAGE 4096u /* offsets are multiples of it */
+
 static struct region **bucket_of(struct region_table *table, uint32_t id)
 {
     return &table->buckets[id % REGION_BUCKETS];
@@ -30,7 +34,7 @@ static bool id_used(struct region_table *table, uint32_t id)
 }
 
 /* A mapping beyond the end of its file, or of one that can shrink, would end us with SIGBUS. */
-static int check_file(int fd, uint64_t bytes, char *why)
+int region_check_file(int fd, uint64_t offset, uint64_t bytes, char *why)
 {
     struct stat status;
     int seals = fcntl(fd, F_GET_SEALS);
@@ -43,9 +47,11 @@ static int check_file(int fd, uint64_t bytes, char *why)
         snprintf(why, GPU_WHY_MAX, "its size is unknown: %s", strerror(errno));
         return -errno;
     }
-    if (bytes == 0 || (uint64_t)status.st_size < bytes) {
-        snprintf(why, GPU_WHY_MAX, "its file has %" PRIu64 " bytes, %" PRIu64 " were announced",
-                 (uint64_t)status.st_size, bytes);
+    if (bytes == 0 || offset % REGION_PAGE || offset > (uint64_t)status.st_size ||
+        (uint64_t)status.st_size - offset < bytes) {
+        snprintf(why, GPU_WHY_MAX,
+                 "its file has %" PRIu64 " bytes, %" PRIu64 " from %" PRIu64 " on were announced",
+                 (uint64_t)status.st_size, bytes, offset);
         return -EINVAL;
     }
     return 0;
@@ -57,8 +63,9 @@ static int check_id(struct region_table *table, uint32_t id, char *why)
         snprintf(why, GPU_WHY_MAX, "its number is 0 or in use");
         return -EINVAL;
     }
-    if (table->count >= REGIONS_MAX) {
-        snprintf(why, GPU_WHY_MAX, "there are %u regions, which is the most", REGIONS_MAX);
+    if (table->count >= table->most) {
+        snprintf(why, GPU_WHY_MAX, "there are %u regions, which is the most (see LimitNOFILE)",
+                 table->most);
         return -ENOSPC;
     }
     return 0;
@@ -69,12 +76,14 @@ static void unmap(struct region *region)
     if (region->base) {
         munmap(region->base, region->bytes);
     }
+    cleanup_fd(&region->writers); /* only now: it says that nobody here can write any more */
     free(region);
 }
 
-static int map(struct region_table *table, struct region *region, int fd, char *why)
+static int map(struct region_table *table, struct region *region, int fd, uint64_t offset,
+               char *why)
 {
-    void *base = mmap(NULL, region->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *base = mmap(NULL, region->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
     int r;
 
     if (base == MAP_FAILED) {
@@ -90,14 +99,14 @@ static int map(struct region_table *table, struct region *region, int fd, char *
     return r;
 }
 
-int region_attach(struct region_table *table, uint32_t id, int fd, uint64_t bytes, char *why)
+int region_attach(struct region_table *table, const struct vgpu_attach *attach, int fd, int writers,
+                  char *why)
 {
-    int r = check_id(table, id, why);
+    CLEANUP(cleanup_fd) int pipe_end = writers;
+    int r = check_id(table, attach->region, why);
 
-    if (r == 0) {
-        r = check_file(fd, bytes, why);
-    }
-    if (r != 0) {
+    r = r < 0 ? r : region_check_file(fd, attach->offset, attach->size, why);
+    if (r < 0) {
         return r;
     }
     struct region *region = calloc(1, sizeof(*region));
@@ -105,15 +114,16 @@ int region_attach(struct region_table *table, uint32_t id, int fd, uint64_t byte
         snprintf(why, GPU_WHY_MAX, "out of memory");
         return -ENOMEM;
     }
-    region->id = id;
-    region->bytes = bytes;
-    r = map(table, region, fd, why);
+    region->id = attach->region;
+    region->bytes = attach->size;
+    region->writers = TAKE_FD(pipe_end);
+    r = map(table, region, fd, attach->offset, why);
     if (r != 0) {
         unmap(region);
         return r;
     }
-    region->next = *bucket_of(table, id);
-    *bucket_of(table, id) = region;
+    region->next = *bucket_of(table, region->id);
+    *bucket_of(table, region->id) = region;
     table->count++;
     return 0;
 }

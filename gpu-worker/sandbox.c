@@ -115,3 +115,19 @@ int sandbox_enter(void)
     }
     return r == 0 ? 0 : -EAGAIN; /* a thread that could not be confined */
 }
+
+void sandbox_forbid_io_uring(void)
+{
+    struct sock_filter instructions[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {
+        .len = sizeof(instructions) / sizeof(instructions[0]),
+        .filter = instructions,
+    };
+
+    (void)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
+}

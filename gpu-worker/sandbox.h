@@ -22,4 +22,13 @@ enum {
  */
 int sandbox_enter(void);
 
+/**
+ * sandbox_forbid_io_uring() - make io_uring_setup() fail with ENOSYS from now on
+ *
+ * Before uv_loop_init() of a process that will be confined: libuv 1.45 and later would use the ring
+ * that it gets here, and abort when the sandbox refuses it. An io_uring passes by every filter, so
+ * that it cannot be allowed. Needs PR_SET_NO_NEW_PRIVS. Where it fails libuv may have its ring.
+ */
+void sandbox_forbid_io_uring(void);
+
 #endif

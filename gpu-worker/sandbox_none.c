@@ -8,3 +8,7 @@ int sandbox_enter(void)
 {
     return SANDBOX_E_NONE;
 }
+
+void sandbox_forbid_io_uring(void)
+{
+}

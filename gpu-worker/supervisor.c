@@ -107,7 +107,7 @@ static void send_register(struct supervisor *s)
     copy_name(reg.pool, s->options->pool);
     copy_name(reg.backend, s->backend->name);
     copy_name(reg.device, s->caps.device);
-    msgconn_send(&s->conn, &reg.msg, sizeof(reg), NULL, -1);
+    msgconn_send(&s->conn, &reg.msg, sizeof(reg), NULL);
 }
 
 static void send_executor(struct supervisor *s, int channel)
@@ -118,7 +118,7 @@ static void send_executor(struct supervisor *s, int channel)
     };
 
     seqpacket_start(&executor.msg, VGPU_MSG_EXECUTOR, sizeof(executor), 0);
-    msgconn_send(&s->conn, &executor.msg, sizeof(executor), NULL, channel);
+    msgconn_send_fds(&s->conn, &executor.msg, sizeof(executor), NULL, &channel, 1);
 }
 
 static void send_executor_gone(struct supervisor *s, uint32_t status)
@@ -127,7 +127,7 @@ static void send_executor_gone(struct supervisor *s, uint32_t status)
     size_t text = strlen(s->child.why);
 
     seqpacket_start(&gone.msg, VGPU_MSG_EXECUTOR_GONE, sizeof(gone) + text, 0);
-    msgconn_send(&s->conn, &gone.msg, sizeof(gone), s->child.why, -1);
+    msgconn_send(&s->conn, &gone.msg, sizeof(gone), s->child.why);
 }
 
 static void send_heartbeat(struct supervisor *s)
@@ -135,7 +135,7 @@ static void send_heartbeat(struct supervisor *s)
     struct vgpu_heartbeat beat = {.progress = s->beats};
 
     seqpacket_start(&beat.msg, VGPU_MSG_HEARTBEAT, sizeof(beat), 0);
-    msgconn_send(&s->conn, &beat.msg, sizeof(beat), NULL, -1);
+    msgconn_send(&s->conn, &beat.msg, sizeof(beat), NULL);
 }
 
 static void send_drain(struct supervisor *s)
@@ -143,7 +143,7 @@ static void send_drain(struct supervisor *s)
     struct vgpu_drain drain;
 
     seqpacket_start(&drain.msg, VGPU_MSG_DRAIN, sizeof(drain), 0);
-    msgconn_send(&s->conn, &drain.msg, sizeof(drain), NULL, -1);
+    msgconn_send(&s->conn, &drain.msg, sizeof(drain), NULL);
 }
 
 /* ---- the end ------------------------------------------------------------------------------- */
@@ -348,7 +348,7 @@ static bool expected(enum state state, uint16_t type)
     return state == STATE_REGISTERING ? answer : state == STATE_UP && type != VGPU_MSG_REGISTER_ACK;
 }
 
-static void on_message(struct msgconn *c, const struct seqpacket_message *message)
+static void on_message(struct msgconn *c, struct seqpacket_message *message)
 {
     struct supervisor *s = c->user;
 

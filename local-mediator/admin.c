@@ -102,7 +102,7 @@ static int send_answer(struct client *client, json_t *reply)
 {
     size_t length;
     uv_buf_t buffer;
-    char *text = reply ? json_dumps(reply, JSON_COMPACT) : NULL;
+    char *text = reply ? json_dumps(reply, JSON_COMPACT | JSON_REAL_PRECISION(10)) : NULL;
     char *line;
 
     json_decref(reply);

@@ -2,6 +2,9 @@
 /*
  * adminjobs.c - who ran what, where, how long
  */
+#include <inttypes.h>
+#include <stdio.h>
+
 #include "local-mediator/adminjson.h"
 #include "local-mediator/history.h"
 
@@ -17,6 +20,21 @@ static void set_text_or_null(json_t *object, const char *key, const char *text)
     }
 }
 
+/* "12": of the window; "0:12": of ring 0. */
+static void set_identity(json_t *object, uint64_t seq)
+{
+    uint64_t count = seq & UINT64_C(0xffffffffffff);
+    char text[48];
+
+    if (seq == count) {
+        snprintf(text, sizeof(text), "%" PRIu64, count);
+    } else {
+        snprintf(text, sizeof(text), "%" PRIu64 ":%" PRIu64, (seq >> 48) - 1, count);
+    }
+    adminjson_number(object, "seq", seq);
+    adminjson_text(object, "request", text);
+}
+
 static json_t *view_ended(const struct ended *e, uint64_t now_ns)
 {
     json_t *object = json_object();
@@ -24,7 +42,7 @@ static json_t *view_ended(const struct ended *e, uint64_t now_ns)
     adminjson_number(object, "id", e->id);
     adminjson_text(object, "vm", e->vm_name);
     adminjson_text(object, "tenant", e->tenant);
-    adminjson_number(object, "seq", e->seq);
+    set_identity(object, e->seq);
     adminjson_text(object, "op", vgpu_op_name(e->op));
     adminjson_text(object, "band", vgpu_band_name(e->band));
     adminjson_text(object, "state", e->error ? "failed" : "done");
@@ -45,7 +63,7 @@ static json_t *view_live(const struct job *job, uint64_t now_ns)
     adminjson_number(object, "id", job->id);
     adminjson_text(object, "vm", job->vm->c.name);
     adminjson_text(object, "tenant", job->vm->tenant->c.name);
-    adminjson_number(object, "seq", job->seq);
+    set_identity(object, job->seq);
     adminjson_text(object, "op", vgpu_op_name(job->request.hdr.op));
     adminjson_text(object, "band", vgpu_band_name(job->band));
     adminjson_text(object, "state", a ? "running" : "queued");

@@ -6,6 +6,7 @@
 
 #include "local-mediator/adminjson.h"
 #include "local-mediator/dispatch.h"
+#include "local-mediator/shm.h"
 #include "local-mediator/vm.h"
 #include "local-mediator/vmconn.h"
 
@@ -50,6 +51,11 @@ static json_t *view_mediator(struct mediator *m)
     adminjson_text(object, "version", VGPU_VERSION);
     adminjson_seconds(object, "uptime_s", m->now_ns - m->start_ns);
     json_object_set_new(object, "draining", json_boolean(m->draining));
+    adminjson_number(object, "spin_us", m->spin_ns / 1000);
+    adminjson_number(object, "polls", m->poller.polls);
+    adminjson_number(object, "sleeps", m->poller.sleeps);
+    adminjson_number(object, "executor_kicks", m->exec_kicks);
+    adminjson_number(object, "executor_calls", m->exec_wakes);
     return object;
 }
 
@@ -208,15 +214,42 @@ static json_t *view_workers(struct mediator *m)
 
 /* ---- VMs ---- */
 
-static uint32_t count_jobs(const struct vm *vm, enum job_state state)
+static uint32_t running(const struct vm *vm)
 {
-    const struct job *job;
-    uint32_t count = 0;
+    return vm->in_state[JOB_RUNNING] + vm->in_state[JOB_ENDING];
+}
 
-    TAILQ_FOREACH (job, &vm->jobs, vm_link) {
-        count += job->state == state;
+static uint32_t lingering(const struct vm *vm)
+{
+    return vm->n_writers > running(vm) ? vm->n_writers - running(vm) : 0;
+}
+
+static void set_rings(json_t *object, const struct vm *vm)
+{
+    const struct shm *shm = vm->conn ? vm->conn->shm : NULL;
+
+    if (vm->conn) {
+        adminjson_text(object, "datapath", shm ? "shm" : "socket");
+    } else {
+        json_object_set_new(object, "datapath", json_null());
     }
-    return count;
+    adminjson_number(object, "rings", shm ? shm->n_rings : 0);
+    adminjson_number(object, "in_flight", shm ? shm_in_flight(shm) : 0);
+    json_object_set_new(object, "broken", json_boolean(shm && shm->broken));
+    adminjson_number(object, "kicks", vm->kicks);
+    adminjson_number(object, "calls", vm->calls);
+    adminjson_number(object, "storms", vm->storms);
+}
+
+static const char *vm_state(const struct vmconn *vc)
+{
+    if (!vc) {
+        return "away";
+    }
+    if (vc->state == SESSION_RESETTING) {
+        return "resetting";
+    }
+    return vc->shm && vc->shm->broken ? "broken" : "up";
 }
 
 static json_t *view_vm(const struct vm *vm, uint64_t now_ns)
@@ -230,18 +263,20 @@ static json_t *view_vm(const struct vm *vm, uint64_t now_ns)
     adminjson_text(object, "tenant", vm->tenant->c.name);
     adminjson_text(object, "pool", (vc ? vmconn_pool(vc) : vm->pool)->c.name);
     adminjson_text(object, "band", vgpu_band_name(vm_clamp_band(vm, wish)));
+    adminjson_text(object, "state", vm_state(vc));
     json_object_set_new(object, "connected", json_boolean(vc != NULL));
     json_object_set_new(object, "resetting", json_boolean(vc && vc->state == SESSION_RESETTING));
     adminjson_number(object, "reset_epoch", vc ? vc->epoch : 0);
-    adminjson_number(object, "queued", count_jobs(vm, JOB_QUEUED));
-    adminjson_number(object, "running", count_jobs(vm, JOB_RUNNING));
-    adminjson_number(object, "lingering", vm->n_writers - count_jobs(vm, JOB_RUNNING));
+    adminjson_number(object, "queued", vm->in_state[JOB_QUEUED] + vm->in_state[JOB_WAITING]);
+    adminjson_number(object, "running", running(vm));
+    adminjson_number(object, "lingering", lingering(vm));
     adminjson_number(object, "done", vm->done);
     adminjson_number(object, "failed", vm->failed);
     adminjson_number(object, "bytes_in", vm->bytes_in);
     adminjson_number(object, "bytes_out", vm->bytes_out);
     adminjson_number(object, "staging_bytes",
-                     vm->staging ? vm->staging->size - vm->staging->ranges.free_bytes : 0);
+                     vm->staging ? vm->staging->region.size - vm->staging->ranges.free_bytes : 0);
+    set_rings(object, vm);
     adminjson_number(object, "pid", vc ? vc->pid : 0);
     adminjson_text(object, "socket", vm->listener.fd >= 0 ? vm->listener.path : "");
     if (vc) {

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * admit.c - from REQUEST to the queue (declared in job.h)
+ * admit.c - from a request to the queue (declared in job.h)
  *
- * Copy once, validate the copy, stamp what the operator's configuration says, check the limits, make
- * room for the buffers, take the inputs, say ACCEPT, and only then queue.
+ * Copy once, validate the copy, stamp what the operator's configuration says, check the limits. On the
+ * socket path: make room for the buffers, take the inputs. Write the identity down where the next
+ * mediator finds it (the in-flight area; for the windows ACCEPT at the stub), and only then queue.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -14,22 +15,11 @@
 #include "local-mediator/dispatch.h"
 #include "local-mediator/info.h"
 #include "local-mediator/job.h"
+#include "local-mediator/shm.h"
 #include "local-mediator/vm.h"
 #include "local-mediator/vmconn.h"
 
 #define TEXT_MAX 200
-
-static struct job *find_same(struct vmconn *vc, uint64_t seq)
-{
-    struct job *job;
-
-    TAILQ_FOREACH (job, &vc->vm->jobs, vm_link) {
-        if (job->seq == seq && job->boot_id == vc->boot_id && job->epoch == vc->epoch) {
-            return job;
-        }
-    }
-    return NULL;
-}
 
 /* The VM came back to a request that this mediator still has. */
 static void adopt(struct vmconn *vc, struct job *job)
@@ -43,28 +33,29 @@ static void adopt(struct vmconn *vc, struct job *job)
     }
 }
 
-static struct job *new_job(struct vmconn *vc, const struct vgpu_request *message, size_t length)
+static struct job *from_window(struct vmconn *vc, const struct vgpu_request *message, size_t length)
 {
     struct mediator *m = vc->vm->m;
-    struct job *job = calloc(1, sizeof(*job));
+    struct vm *vm = vc->vm;
+    struct job *job = job_new(vm);
     uint64_t left_ms = message->deadline_left_ms;
 
     if (!job) {
         return NULL;
     }
     left_ms = left_ms && left_ms < m->c.deadline ? left_ms : m->c.deadline;
-    job->vm = vc->vm;
-    job->id = ++m->next_job;
     job->boot_id = vc->boot_id;
     job->epoch = vc->epoch;
     job->seq = message->seq;
     job->accept_ns = mediator_now(m);
     job->deadline_ns = job->accept_ns + left_ms * CLOCK_NS_PER_MS;
-    job->deadline_index = UINT32_MAX;
     memcpy(job->copy, message + 1, length - sizeof(*message));
-    TAILQ_INSERT_TAIL(&vc->vm->jobs, job, vm_link);
-    vc->vm->n_jobs++;
-    m->n_jobs++;
+    if (vc->shm) {
+        TAILQ_INSERT_HEAD(&vm->jobs, job, vm_link);
+    } else {
+        TAILQ_INSERT_TAIL(&vm->jobs, job, vm_link);
+    }
+    vm->n_window_jobs++;
     return job;
 }
 
@@ -72,10 +63,12 @@ static struct job *new_job(struct vmconn *vc, const struct vgpu_request *message
 
 static bool parse(struct job *job, size_t length)
 {
+    struct vmconn *vc = job->vm->conn;
     const struct request_limits limits = {
-        .max_size = VGPU_WINDOW_SIZE,
-        .payload_max = VGPU_PAYLOAD_MAX,
-        .arena_size = job->vm->conn->arena_size,
+        .max_size = job->ring ? job_payload_max(job) + (uint32_t)sizeof(struct vgpu_resp_hdr)
+                              : VGPU_WINDOW_SIZE,
+        .payload_max = job_payload_max(job),
+        .arena_size = vc->arena_size,
     };
     char why[REQUEST_WHY_MAX];
     uint32_t error = request_parse(job->copy, length, &limits, &job->request, why);
@@ -85,6 +78,9 @@ static bool parse(struct job *job, size_t length)
         return false;
     }
     job->bytes = job->request.arena_in + job->request.arena_out;
+    if (job->ring) {
+        shm_parsed(job);
+    }
     return true;
 }
 
@@ -137,6 +133,14 @@ static bool is_offered(struct job *job)
     return false;
 }
 
+/* Attempts whose jobs are dropped: nobody waits for them, but they may still write. */
+static bool too_many_linger(const struct vm *vm)
+{
+    uint32_t wanted = vm->in_state[JOB_RUNNING] + vm->in_state[JOB_ENDING];
+
+    return vm->n_writers >= wanted + VM_WRITERS_MAX;
+}
+
 static bool within_limits(struct job *job)
 {
     struct tenant *tenant = job->vm->tenant;
@@ -162,7 +166,7 @@ static bool within_limits(struct job *job)
                  "tenant %s has %" PRIu64 " bytes in requests, its limit is %" PRIu64,
                  tenant->c.name, tenant->bytes, tenant->c.max_bytes);
         job_fail_busy(job, text);
-    } else if (job->vm->n_jobs > VM_JOBS_MAX || job->vm->n_writers >= VM_WRITERS_MAX) {
+    } else if ((!job->ring && job->vm->n_window_jobs > VM_JOBS_MAX) || too_many_linger(job->vm)) {
         job_fail_busy(job, "too many earlier requests of this VM are still being ended");
     } else {
         return true;
@@ -172,12 +176,18 @@ static bool within_limits(struct job *job)
 
 static bool make_room(struct job *job)
 {
+    struct shm *shm = job->vm->conn->shm;
     struct staging *s = job->vm->staging;
 
     if (!job->bytes) {
         return true;
     }
-    job->staging = staging_ref(s);
+    if (shm) {
+        job->region = region_ref(&shm->region); /* in place */
+        return true;
+    }
+    job->region = region_ref(&s->region);
+    job->staging = s;
     s->idle_ns = 0;
     for (uint32_t i = 0; i < job->request.hdr.nbufs; i++) {
         const struct vgpu_buf *buf = &job->request.bufs[i];
@@ -220,10 +230,10 @@ static void queue(struct job *job)
     job->sched.kind = hdr->op;
     job->sched.bytes = job->bytes;
     job->sched.deadline_ns = SCHED_NO_DEADLINE; /* the mediator's own heap has it */
-    switch (sched_submit(job->pool->sched, &job->sched, mediator_now(m))) {
+    switch (sched_submit(job->pool->sched, &job->sched, m->now_ns)) {
     case 0:
         job_set_state(job, JOB_EVENT_ACCEPTED);
-        dispatch_pool(m, job->pool);
+        dispatch_soon(m, job->pool);
         break;
     case SCHED_E_TENANT_JOBS:
     case SCHED_E_TENANT_BYTES:
@@ -235,6 +245,53 @@ static void queue(struct job *job)
         break;
     default:
         job_fail(job, VGPU_E_INTERNAL, NULL);
+    }
+}
+
+/* Nothing that a ring request has to wait for is left. */
+static void run(struct job *job)
+{
+    if (job->request.hdr.op < VGPU_OP_FIRST_COMPUTE) {
+        info_answer(job->vm->conn, job);
+    } else {
+        queue(job);
+    }
+}
+
+static bool is_ordered(const struct job *job)
+{
+    return job->request.hdr.flags & VGPU_REQ_ORDERED;
+}
+
+void job_release(struct job *job)
+{
+    if (job->ring->failed) {
+        job_fail(job, VGPU_E_DEPENDENCY, NULL);
+    } else {
+        run(job);
+    }
+}
+
+static bool watch_deadline(struct job *job)
+{
+    struct mediator *m = job->vm->m;
+
+    if (job->deadline_index == UINT32_MAX && heap_insert(&m->deadlines, job) < 0) {
+        job_fail(job, VGPU_E_INTERNAL, "the mediator is out of memory");
+        return false;
+    }
+    job_set_deadline_timer(m);
+    return true;
+}
+
+static void queue_in_order(struct job *job)
+{
+    if (!is_ordered(job)) {
+        run(job);
+    } else if (TAILQ_FIRST(&job->ring->jobs) == job) {
+        job_release(job);
+    } else if (watch_deadline(job)) { /* of an INFO or a CANCEL it was of no interest before */
+        job_set_state(job, JOB_EVENT_HELD);
     }
 }
 
@@ -255,6 +312,10 @@ void job_accepts_left(struct vm *vm)
 static void inputs_complete(struct vmconn *vc, struct job *job)
 {
     job_set_state(job, JOB_EVENT_INPUTS);
+    if (job->ring) {
+        queue_in_order(job);
+        return;
+    }
     vmconn_send_accept(vc, job);
     /* A request that may not run twice must not run before its ACCEPT is on its way. */
     if (!msgconn_pending(&vc->conn)) {
@@ -264,14 +325,9 @@ static void inputs_complete(struct vmconn *vc, struct job *job)
 
 static void admit(struct vmconn *vc, struct job *job)
 {
-    struct mediator *m = vc->vm->m;
-
     if (!choose_pool(vc, job)) {
         return;
     }
-    job->band = job->request.hdr.band == VGPU_BAND_DEFAULT
-                    ? vm_clamp_band(vc->vm, vc->band_wish)
-                    : vm_clamp_band(vc->vm, job->request.hdr.band);
     if (!is_offered(job) || !within_limits(job)) {
         return;
     }
@@ -281,20 +337,34 @@ static void admit(struct vmconn *vc, struct job *job)
     if (!make_room(job)) {
         return;
     }
-    if (heap_insert(&m->deadlines, job) < 0) {
-        job_fail(job, VGPU_E_INTERNAL, "the mediator is out of memory");
+    if (!watch_deadline(job)) {
         return;
     }
-    job_set_deadline_timer(m);
-    if (!job_next_buffer(job, VGPU_BUF_IN)) {
+    if (!job->staging || !job_next_buffer(job, VGPU_BUF_IN)) {
         inputs_complete(vc, job);
+    }
+}
+
+/* After parse(). */
+static void go_on(struct vmconn *vc, struct job *job)
+{
+    uint8_t wish = job->request.hdr.band;
+
+    job->band = vm_clamp_band(vc->vm, wish == VGPU_BAND_DEFAULT ? vc->band_wish : wish);
+    if (job->request.hdr.op >= VGPU_OP_FIRST_COMPUTE) {
+        admit(vc, job);
+    } else if (job->ring) {
+        job_set_state(job, JOB_EVENT_INPUTS);
+        queue_in_order(job);
+    } else {
+        info_answer(vc, job);
     }
 }
 
 const char *job_request(struct vmconn *vc, const struct vgpu_request *message, size_t length)
 {
     bool again = message->flags & VGPU_REQUEST_AGAIN;
-    struct job *job = find_same(vc, message->seq);
+    struct job *job = job_find_window(vc, message->seq);
 
     if (message->flags & ~(VGPU_REQUEST_AGAIN | VGPU_REQUEST_ACCEPTED)) {
         return "REQUEST with unknown flags";
@@ -307,11 +377,11 @@ const char *job_request(struct vmconn *vc, const struct vgpu_request *message, s
     if (message->seq <= vc->last_seq) {
         return "REQUEST with a sequence number that was used before";
     }
-    if (vc->vm->n_jobs >= 2 * VM_JOBS_MAX) {
+    if (vc->vm->n_window_jobs >= 2 * VM_JOBS_MAX) {
         return "more unanswered requests than a VM may have";
     }
     vc->last_seq = message->seq;
-    job = new_job(vc, message, length);
+    job = from_window(vc, message, length);
     if (!job) {
         return "the mediator is out of memory";
     }
@@ -321,19 +391,99 @@ const char *job_request(struct vmconn *vc, const struct vgpu_request *message, s
     if (again && (message->flags & VGPU_REQUEST_ACCEPTED) &&
         (job->request.hdr.flags & VGPU_REQ_NO_RETRY)) {
         job_fail(job, VGPU_E_BACKEND_RESTARTED, NULL);
-    } else if (job->request.hdr.op < VGPU_OP_FIRST_COMPUTE) {
-        info_answer(vc, job);
+    } else if (vc->shm && vc->shm->broken) {
+        job_fail(job, VGPU_E_BROKEN, NULL);
     } else {
-        admit(vc, job);
+        go_on(vc, job);
     }
     return NULL;
 }
 
+/* ---- from a ring ---- */
+
+static uint64_t ring_deadline(const struct job *job, size_t length)
+{
+    uint64_t most_ms = job->vm->m->c.deadline;
+    struct vgpu_req_hdr hdr;
+    uint64_t ms = 0;
+
+    if (length >= sizeof(hdr)) {
+        memcpy(&hdr, job->copy, sizeof(hdr));
+        ms = hdr.deadline_ms;
+    }
+    return job->accept_ns + (ms && ms < most_ms ? ms : most_ms) * CLOCK_NS_PER_MS;
+}
+
+/* Write it down for the next mediator: from here on the request is this one's. */
+static void record(const struct job *job, const struct vgpu_desc *desc)
+{
+    const struct vgpu_inflight_slot entry = {
+        .index = job->ring->dev.submit_head - 1,
+        .seq = job->seq,
+        .tag = desc->tag,
+        .length = desc->length,
+        .deadline_ns = job->deadline_ns,
+    };
+
+    inflight_take(&job->ring->shm->inflight, job->ring->index, desc->slot, &entry);
+}
+
+static void into_ring(struct job *job, struct guest_ring *gr, const struct vgpu_desc *desc)
+{
+    struct vmconn *vc = job->vm->conn;
+
+    job->ring = gr;
+    job->slot = desc->slot;
+    job->desc_tag = desc->tag;
+    job->boot_id = vc->boot_id;
+    job->epoch = vc->epoch;
+    gr->by_slot[desc->slot] = job;
+    TAILQ_INSERT_TAIL(&gr->jobs, job, ring_link);
+    TAILQ_INSERT_TAIL(&job->vm->jobs, job, vm_link);
+}
+
+void job_from_ring(struct guest_ring *gr, const struct vgpu_desc *desc,
+                   const struct vgpu_inflight_slot *adopted)
+{
+    struct vm *vm = gr->shm->vm;
+    struct job *job = job_new(vm);
+    size_t length = desc->length < VGPU_REQ_MAX ? desc->length : VGPU_REQ_MAX;
+
+    if (!job) {
+        shm_refuse(gr, desc, adopted);
+        return;
+    }
+    into_ring(job, gr, desc);
+    ring_copy_in(job->copy, ring_request(&gr->dev.map, desc->slot), length);
+    job->accept_ns = vm->m->now_ns;
+    job->deadline_ns = ring_deadline(job, length);
+    if (adopted) {
+        job->seq = adopted->seq;
+        job->deadline_ns =
+            adopted->deadline_ns < job->deadline_ns ? adopted->deadline_ns : job->deadline_ns;
+    } else {
+        job->seq = VGPU_RING_SEQ(gr->index, gr->count);
+        record(job, desc);
+    }
+    if (!parse(job, desc->length)) {
+        return;
+    }
+    if (adopted && adopted->state == VGPU_INFLIGHT_STARTED &&
+        (job->request.hdr.flags & VGPU_REQ_NO_RETRY)) {
+        job_fail(job, VGPU_E_BACKEND_RESTARTED, NULL);
+    } else {
+        go_on(vm->conn, job);
+    }
+}
+
 const char *job_input(struct vmconn *vc, const struct vgpu_data *message, size_t length)
 {
-    struct job *job = find_same(vc, message->seq);
+    struct job *job = job_find_window(vc, message->seq);
     uint64_t bytes = length - sizeof(*message);
 
+    if (vc->shm) {
+        return "DATA on the shared-memory path";
+    }
     /* Answered, adopted or given up meanwhile: the rest of its inputs is of no use. */
     if (!job || job->state != JOB_RECEIVING) {
         return message->seq <= vc->last_seq ? NULL : "DATA for a request that was never sent";

@@ -6,9 +6,19 @@
 
 #include "common/clock.h"
 #include "local-mediator/execconn.h"
+#include "local-mediator/execring.h"
 #include "local-mediator/job.h"
+#include "local-mediator/region.h"
 #include "local-mediator/vm.h"
 #include "local-mediator/vmconn.h"
+
+/*
+ * Jobs that take less than a wake-up are given to a worker beyond its credits, so that they travel in
+ * batches: an op is quick at a worker after QUICK_RUNS such jobs in a row, until one takes longer.
+ */
+#define QUICK_NS 20000u
+#define QUICK_RUNS 64u
+#define QUICK_HELD 32u /* jobs of a worker up to which more are given */
 
 /* ---- who can take work ---- */
 
@@ -20,7 +30,30 @@ static bool takes_work(const struct worker *w)
 
 static uint32_t credits(const struct worker *w)
 {
-    return takes_work(w) && w->exec->held < w->depth ? w->depth - w->exec->held : 0;
+    bool able = takes_work(w) && w->exec->held < w->depth && execring_has_room(w->exec);
+
+    return able ? w->depth - w->exec->held : 0;
+}
+
+/* The same for quick jobs, when there are no credits. */
+static uint32_t quick_credits(const struct worker *w)
+{
+    bool able = w->quick_ops && takes_work(w) && w->exec->held >= w->depth &&
+                w->exec->held < QUICK_HELD && execring_has_room(w->exec);
+
+    return able ? QUICK_HELD - w->exec->held : 0;
+}
+
+static void note_run(struct worker *w, uint16_t op, uint64_t run_ns)
+{
+    uint64_t bit = UINT64_C(1) << op;
+
+    if (run_ns > QUICK_NS) {
+        w->quick_runs[op] = 0;
+        w->quick_ops &= ~bit;
+    } else if (w->quick_runs[op] < QUICK_RUNS && ++w->quick_runs[op] == QUICK_RUNS) {
+        w->quick_ops |= bit;
+    }
 }
 
 uint32_t dispatch_workers(struct mediator *m, const struct pool *pool)
@@ -51,7 +84,9 @@ uint32_t dispatch_held(struct mediator *m, const struct pool *pool)
     struct worker *w;
 
     TAILQ_FOREACH (w, &m->workers, link) {
-        count += w->pool == pool && w->exec ? w->exec->held : 0;
+        if (w->pool == pool && w->exec) {
+            count += w->exec->held < w->depth ? w->exec->held : w->depth;
+        }
     }
     return count;
 }
@@ -92,10 +127,11 @@ static void take_out_spans(struct job *job, struct attempt *a)
     }
 }
 
+/* NULL: the executor's ring is full. */
 static struct attempt *new_attempt(struct job *job, struct exec *exec)
 {
-    struct attempt *a = calloc(1, sizeof(*a));
     uint32_t max_job_ms = (uint32_t)job->pool->c.bands[job->band].max_job;
+    struct attempt *a = execring_take(exec);
     struct mediator *m = job->vm->m;
 
     if (!a) {
@@ -103,7 +139,6 @@ static struct attempt *new_attempt(struct job *job, struct exec *exec)
     }
     a->vm = job->vm;
     a->job = job;
-    a->exec = exec;
     a->job_id = job->id;
     a->number = job->tries + 1;
     a->epoch = job->epoch;
@@ -111,12 +146,17 @@ static struct attempt *new_attempt(struct job *job, struct exec *exec)
     a->tag = job->request.hdr.tag;
     a->payload_len = job->request.payload_len;
     a->max_job_ms = max_job_ms;
-    a->start_ns = mediator_now(m);
+    a->start_ns = m->now_ns;
     /* Jobs that the executor holds already may run before this one. */
     a->limit_ns =
         a->start_ns + (max_job_ms * (UINT64_C(1) + exec->held) + m->c.kill_grace) * CLOCK_NS_PER_MS;
+    if (job->region) {
+        a->region = region_ref(job->region);
+        exec_attach(exec, a->region);
+        regionset_hold(&exec->regions, a->region->number);
+    }
     if (job->staging) {
-        a->staging = staging_ref(job->staging);
+        a->staging = job->staging;
         a->staging->dirty = true;
         take_out_spans(job, a);
     }
@@ -127,30 +167,39 @@ static struct attempt *new_attempt(struct job *job, struct exec *exec)
     return a;
 }
 
-static void send_job(struct exec *exec, struct job *job, struct attempt *a)
+/* On the socket path buffers lie elsewhere than the guest said: in the staging memory. */
+static void rebase(const struct job *job, const struct attempt *a, uint8_t *bytes)
 {
     struct request rebased = job->request;
-    _Alignas(8) uint8_t bytes[VGPU_REQ_MAX];
     uint64_t offsets[VGPU_BUFS_MAX];
-    struct vgpu_job message = {
-        .job = job->id,
-        .attempt = a->number,
-        .region = job->staging ? job->staging->region : 0,
-        .tenant = job->tenant->index + 1,
-        .max_job_ms = a->max_job_ms,
-        .band = job->band,
-    };
 
-    memcpy(bytes, job->copy, job->request.hdr.size);
     for (uint32_t i = 0; i < VGPU_BUFS_MAX; i++) {
         offsets[i] = a->spans[i].length ? a->spans[i].offset : job->spans[i].offset;
     }
     request_rebase(bytes, &rebased, offsets);
-    seqpacket_start(&message.msg, VGPU_MSG_JOB, sizeof(message) + job->request.hdr.size, 0);
-    msgconn_send(&exec->conn, &message.msg, sizeof(message), bytes, -1);
 }
 
-/* Return: false when there is no memory for it. */
+static void submit(const struct job *job, struct attempt *a)
+{
+    const struct vgpu_job head = {
+        .job = job->id,
+        .attempt = a->number,
+        .region = a->region ? a->region->number : 0,
+        .tenant = job->tenant->index + 1,
+        .max_job_ms = a->max_job_ms,
+        .band = job->band,
+    };
+    uint8_t *bytes = execring_request(a);
+
+    memcpy(bytes, &head, sizeof(head));
+    memcpy(bytes + sizeof(head), job->copy, job->request.hdr.size);
+    if (a->staging) {
+        rebase(job, a, bytes + sizeof(head));
+    }
+    execring_submit(a, (uint32_t)sizeof(head) + job->request.hdr.size);
+}
+
+/* Return: false when there is no room for it. */
 static bool start(struct job *job, struct worker *w)
 {
     struct attempt *a = new_attempt(job, w->exec);
@@ -163,10 +212,7 @@ static bool start(struct job *job, struct worker *w)
     job->tries++;
     job->start_ns = a->start_ns;
     job->worker = w->id;
-    if (job->staging) {
-        exec_attach(w->exec, job->staging);
-    }
-    send_job(w->exec, job, a);
+    submit(job, a);
     return true;
 }
 
@@ -187,28 +233,100 @@ static struct worker *next_worker(struct mediator *m, const struct pool *pool, u
     return best;
 }
 
-void dispatch_pool(struct mediator *m, struct pool *pool)
+/* The worker that has the least to do, of those that take quick jobs. */
+static struct worker *next_quick_worker(struct mediator *m, const struct pool *pool, uint32_t turn)
 {
-    uint32_t turn = ++m->turn; /* workers for whom nothing was found are marked with it */
+    struct worker *best = NULL;
     struct worker *w;
 
-    if (m->draining || m->stopping) {
+    TAILQ_FOREACH (w, &m->workers, link) {
+        if (w->pool == pool && w->turn != turn &&
+            quick_credits(w) > (best ? quick_credits(best) : 0)) {
+            best = w;
+        }
+    }
+    return best;
+}
+
+static bool has_queued(const struct pool *pool)
+{
+    uint64_t queued = 0;
+
+    for (uint8_t band = 0; band < VGPU_BANDS; band++) {
+        struct sched_count count;
+
+        sched_count_band(pool->sched, band, &count);
+        queued += count.queued;
+    }
+    return queued > 0;
+}
+
+/* Return: whether to go on. */
+static bool give_one(struct pool *pool, struct worker *w, const struct sched_worker *able,
+                     uint32_t turn)
+{
+    struct sched_job *picked = sched_pick(pool->sched, able, w->m->now_ns);
+
+    if (!picked) {
+        w->turn = turn;
+        return has_queued(pool);
+    }
+    if (!start((struct job *)((char *)picked - offsetof(struct job, sched)), w)) {
+        sched_requeue(pool->sched, picked);
+        return false;
+    }
+    return true;
+}
+
+/* For credits; or, @quick, beyond them. Return: whether something is left that may be given. */
+static bool give_all(struct mediator *m, struct pool *pool, bool quick)
+{
+    uint32_t turn = ++m->turn; /* workers for whom nothing was found are marked with it */
+    struct worker *w, *before = NULL;
+    struct sched_worker able = {0};
+
+    while ((w = quick ? next_quick_worker(m, pool, turn) : next_worker(m, pool, turn))) {
+        if (w != before) {
+            const struct offer offer = {w->offer.ops & (quick ? w->quick_ops : UINT64_MAX),
+                                        w->offer.dtypes};
+
+            able.classes = classes_mask(&pool->classes, &offer);
+            before = w;
+        }
+        if (!give_one(pool, w, &able, turn)) {
+            return false;
+        }
+    }
+    return has_queued(pool);
+}
+
+void dispatch_pool(struct mediator *m, struct pool *pool)
+{
+    if (m->draining || m->stopping || !has_queued(pool)) {
         return;
     }
-    while ((w = next_worker(m, pool, turn))) {
-        const struct sched_worker able = {.classes = classes_mask(&pool->classes, &w->offer)};
-        struct sched_job *picked = sched_pick(pool->sched, &able, mediator_now(m));
-        struct job *job;
+    mediator_now(m);
+    if (give_all(m, pool, false)) {
+        give_all(m, pool, true);
+    }
+}
 
-        if (!picked) {
-            w->turn = turn;
-            continue;
-        }
-        job = (struct job *)((char *)picked - offsetof(struct job, sched));
-        if (!start(job, w)) {
-            sched_requeue(pool->sched, picked);
-            return;
-        }
+void dispatch_soon(struct mediator *m, struct pool *pool)
+{
+    if (pool && !pool->wants_dispatch) {
+        pool->wants_dispatch = true;
+        TAILQ_INSERT_TAIL(&m->dispatch_pools, pool, dispatch_link);
+    }
+}
+
+void dispatch_flush_all(struct mediator *m)
+{
+    struct pool *pool;
+
+    while ((pool = TAILQ_FIRST(&m->dispatch_pools))) {
+        TAILQ_REMOVE(&m->dispatch_pools, pool, dispatch_link);
+        pool->wants_dispatch = false;
+        dispatch_pool(m, pool);
     }
 }
 
@@ -222,53 +340,47 @@ static void drop_credit(struct attempt *a)
     }
 }
 
-static void free_attempt(struct attempt *a)
+/* @completed: its slot is free, too. */
+static void free_attempt(struct attempt *a, bool completed)
 {
-    struct vm *vm = a->vm;
-    struct worker *w = a->exec->worker;
+    struct job *waiter = a->waiter;
     struct exec *exec = a->exec;
+    struct vm *vm = a->vm;
 
     drop_credit(a);
     if (a->staging) {
         free_spans(a);
-        vm_drop_staging(vm->m, a->staging);
+    }
+    if (a->region) {
+        regionset_release(&exec->regions, a->region->number);
+        region_unref(vm->m, a->region);
     }
     TAILQ_REMOVE(&exec->attempts, a, exec_link);
     TAILQ_REMOVE(&vm->writers, a, vm_link);
-    vm->n_writers--;
-    free(a);
+    a->vm = NULL;
+    if (completed) {
+        execring_give_back(a);
+    }
+    if (waiter) {
+        job_writer_gone(waiter);
+    }
+    vm->n_writers--; /* only now may @vm be freed */
+    dispatch_soon(vm->m, exec->worker->pool);
     vmconn_writers_changed(vm);
-    dispatch_pool(vm->m, w->pool);
     vm_put(vm);
 }
 
 void dispatch_abandon(struct attempt *a)
 {
-    struct vgpu_job_cancel cancel = {.job = a->job_id, .attempt = a->number};
-
     a->job = NULL;
-    if (a->cancel_ns) {
-        return;
+    if (!a->cancel_ns) {
+        a->cancel_ns = mediator_now(a->vm->m);
+        execring_cancel(a);
     }
-    a->cancel_ns = mediator_now(a->vm->m);
-    seqpacket_start(&cancel.msg, VGPU_MSG_JOB_CANCEL, sizeof(cancel), 0);
-    msgconn_send(&a->exec->conn, &cancel.msg, sizeof(cancel), NULL, -1);
-}
-
-static struct attempt *find_attempt(struct exec *exec, uint64_t job, uint32_t number)
-{
-    struct attempt *a;
-
-    TAILQ_FOREACH (a, &exec->attempts, exec_link) {
-        if (a->job_id == job && a->number == number) {
-            return a;
-        }
-    }
-    return NULL;
 }
 
 /* The result counts: the ranges it was written to become the job's. */
-static void deliver(struct attempt *a, const uint8_t *response, size_t length)
+static void deliver(struct attempt *a, const uint8_t *shared, size_t length)
 {
     struct worker *w = a->exec->worker;
     struct job *job = a->job;
@@ -277,7 +389,9 @@ static void deliver(struct attempt *a, const uint8_t *response, size_t length)
 
     job->attempt = NULL;
     a->job = NULL;
-    if (response_check(response, length, a->op, a->tag, VGPU_PAYLOAD_MAX, &hdr, why) != VGPU_E_OK) {
+    ring_copy_in(job->response, shared, length); /* the executor may go on writing */
+    if (response_check(job->response, length, a->op, a->tag, job_payload_max(job), &hdr, why) !=
+        VGPU_E_OK) {
         log_error("worker sent a bad response", LOG_S("worker", w->name), LOG_U("job", job->id),
                   LOG_S("why", why));
         w->failed++;
@@ -287,6 +401,7 @@ static void deliver(struct attempt *a, const uint8_t *response, size_t length)
     w->done += hdr.error == VGPU_E_OK;
     w->failed += hdr.error != VGPU_E_OK;
     w->busy_ns += hdr.run_ns;
+    note_run(w, a->op, hdr.run_ns);
     for (uint32_t i = 0; i < VGPU_BUFS_MAX; i++) {
         if (a->spans[i].length) {
             job->spans[i] = a->spans[i];
@@ -294,60 +409,22 @@ static void deliver(struct attempt *a, const uint8_t *response, size_t length)
         }
     }
     job->run_ns = hdr.run_ns;
-    memcpy(job->response, response, length);
     job->response_len = (uint32_t)length;
     job_respond(job, hdr.error == VGPU_E_OK);
 }
 
-void dispatch_done(struct exec *exec, const struct vgpu_done *message, size_t length)
+void dispatch_done(struct attempt *a, const uint8_t *shared, size_t length)
 {
-    struct attempt *a = find_attempt(exec, message->job, message->attempt);
-    struct worker *w = exec->worker;
-    uint32_t suppressed = 0;
+    struct worker *w = a->exec->worker;
 
-    if (!a) {
-        if (log_limit_pass(&w->log_limit, mediator_now(w->m), &suppressed)) {
-            log_warn("DONE for no attempt", LOG_S("worker", w->name), LOG_U("job", message->job),
-                     LOG_U("attempt", message->attempt), LOG_U("suppressed", suppressed));
-        }
-        return;
-    }
     if (a->job) {
-        deliver(a, (const uint8_t *)(message + 1), length - sizeof(*message));
+        deliver(a, shared, length);
     } else {
         w->late++;
         log_at(a->lost ? LOG_LEVEL_WARN : LOG_LEVEL_DEBUG, "late result dropped",
                LOG_S("worker", w->name), LOG_U("job", a->job_id), LOG_U("attempt", a->number));
     }
-    free_attempt(a);
-}
-
-/* New OUT ranges for the next try. Return: whether there was room. */
-static bool make_out_spans(struct job *job)
-{
-    for (uint32_t i = 0; job->staging && i < job->request.hdr.nbufs; i++) {
-        const struct vgpu_buf *buf = &job->request.bufs[i];
-
-        if (buf->kind != VGPU_BUF_ARENA || buf->dir != VGPU_BUF_OUT) {
-            continue;
-        }
-        if (ranges_alloc(&job->staging->ranges, buf->length, &job->spans[i].offset) != 0) {
-            return false;
-        }
-        job->spans[i].length = buf->length;
-    }
-    return true;
-}
-
-static void run_again(struct job *job)
-{
-    if (!make_out_spans(job)) {
-        job_fail_busy(job, "this VM's staging memory is held by lost workers");
-        return;
-    }
-    job_set_state(job, JOB_EVENT_RETRY);
-    sched_requeue(job->pool->sched, &job->sched);
-    dispatch_pool(job->vm->m, job->pool);
+    free_attempt(a, true);
 }
 
 void dispatch_lost(struct attempt *a, bool too_long, const char *why)
@@ -373,16 +450,10 @@ void dispatch_lost(struct attempt *a, bool too_long, const char *why)
     log_warn("attempt lost", LOG_S("worker", w->name), LOG_U("job", job->id),
              LOG_S("vm", job->vm->c.name), LOG_U("attempt", a->number), LOG_S("why", why),
              LOG_S("then", error ? vgpu_error_name(error) : "runs again"));
-    if (error) {
-        job_fail(job, error, NULL);
-    } else if (job->orphan_ns) {
-        job_drop(job, "its VM is away; it sends the request again if it comes back");
-    } else {
-        run_again(job);
-    }
+    job_lost(job, a, error);
 }
 
 void dispatch_gone(struct attempt *a)
 {
-    free_attempt(a);
+    free_attempt(a, false);
 }

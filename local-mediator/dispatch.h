@@ -3,7 +3,7 @@
  * dispatch - bind queued jobs to workers' credits, and what becomes of the attempts
  *
  * Every attempt writes to OUT ranges of its own. They are free again only when it can write no more:
- * its DONE came, its executor was reaped or unmapped the region, or channel and supervisor are both
+ * its completion came, its executor was reaped or unmapped the region, or channel and supervisor are both
  * gone. Until then an attempt whose result is not wanted (cancelled, lost, too late) lingers.
  */
 #ifndef VGPU_MEDIATOR_DISPATCH_H
@@ -13,6 +13,12 @@
 
 /** dispatch_pool() - give queued jobs of @pool to workers as long as there are credits */
 void dispatch_pool(struct mediator *m, struct pool *pool);
+
+/** dispatch_soon() - dispatch_pool() once in this turn of the loop; cheap; NULL is fine */
+void dispatch_soon(struct mediator *m, struct pool *pool);
+
+/** dispatch_flush_all() - dispatch_pool() for the pools that dispatch_soon() named */
+void dispatch_flush_all(struct mediator *m);
 
 /** dispatch_workers() - workers of @pool that are connected */
 uint32_t dispatch_workers(struct mediator *m, const struct pool *pool);
@@ -29,8 +35,11 @@ bool dispatch_can_run(struct job *job);
 /** dispatch_abandon() - nobody wants the result of @attempt: cancel it; it lingers */
 void dispatch_abandon(struct attempt *attempt);
 
-/** dispatch_done() - DONE came from @exec */
-void dispatch_done(struct exec *exec, const struct vgpu_done *message, size_t length);
+/**
+ * dispatch_done() - @attempt was completed; it is freed
+ * @shared: its response of @length bytes, at most VGPU_REQ_MAX, where the executor wrote it
+ */
+void dispatch_done(struct attempt *attempt, const uint8_t *shared, size_t length);
 
 /**
  * dispatch_lost() - @attempt will not be waited for: run its job again or fail it

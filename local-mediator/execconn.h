@@ -26,8 +26,11 @@ const char *exec_reaped(struct worker *w, const struct vgpu_executor_gone *messa
 /** exec_unsupervised() - the supervisor of all executors of @w is gone */
 void exec_unsupervised(struct worker *w);
 
-/** exec_attach() - make the executor map the region of @s, unless it has */
-void exec_attach(struct exec *exec, struct staging *s);
+/** exec_broke() - it broke a rule of its job ring: nothing of it counts any more, it has to end */
+void exec_broke(struct exec *exec, const char *why);
+
+/** exec_attach() - make the executor map @r, unless it has; one that is idle may have to go for it */
+void exec_attach(struct exec *exec, const struct region *r);
 
 /** exec_forget_region() - a region is no more: every executor unmaps it */
 void exec_forget_region(struct mediator *m, uint32_t region);

@@ -62,9 +62,9 @@ void history_add(const struct job *job, uint32_t error)
     *e = (struct ended){
         .id = job->id,
         .seq = job->seq,
-        .queued_ns = (job->start_ns ? job->start_ns : mediator_now(m)) - job->accept_ns,
+        .queued_ns = (job->start_ns ? job->start_ns : m->now_ns) - job->accept_ns,
         .run_ns = job->run_ns,
-        .end_ns = mediator_now(m),
+        .end_ns = m->now_ns,
         .vm = job->vm->number,
         .error = error,
         .op = request_peek_op(job->copy, sizeof(struct vgpu_req_hdr)),

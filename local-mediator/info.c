@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "local-mediator/job.h"
+#include "local-mediator/shm.h"
 #include "local-mediator/vm.h"
 #include "local-mediator/vmconn.h"
 
@@ -68,17 +69,34 @@ static void answer_info(struct vmconn *vc, struct job *job)
         .max_bytes = vm_max_bytes(vm),
         .max_job_ms = (uint32_t)pool->c.bands[band].max_job,
     };
-    struct job *other;
 
+    if (sizeof(info) > job_payload_max(job)) {
+        job_fail(job, VGPU_E_BAD_LENGTH, "the description does not fit a slot of this ring");
+        return;
+    }
     memcpy(info.vm, vm->c.name, sizeof(vm->c.name));
     memcpy(info.tenant, vm->tenant->c.name, sizeof(vm->tenant->c.name));
     memcpy(info.pool, pool->c.name, sizeof(pool->c.name));
     describe_workers(vm->m, pool, &info);
-    TAILQ_FOREACH (other, &vm->jobs, vm_link) {
-        info.queued += other->state == JOB_QUEUED;
-        info.running += other->state == JOB_RUNNING;
-    }
+    info.queued = vm->in_state[JOB_QUEUED] + vm->in_state[JOB_WAITING];
+    info.running = vm->in_state[JOB_RUNNING] + vm->in_state[JOB_ENDING];
     respond(job, VGPU_PAYLOAD_INFO, &info, sizeof(info));
+}
+
+static struct job *by_tag(struct vmconn *vc, uint64_t tag, const struct job *but)
+{
+    struct job *job;
+
+    TAILQ_FOREACH (job, &vc->vm->jobs, vm_link) {
+        if (job->ring) {
+            break; /* those of the windows come first */
+        }
+        if (job != but && job->state != JOB_SENDING && !job->answered &&
+            job->request.hdr.tag == tag) {
+            return job;
+        }
+    }
+    return vc->shm ? shm_by_tag(vc->shm, tag, but) : NULL;
 }
 
 static void answer_cancel(struct vmconn *vc, struct job *job)
@@ -87,14 +105,13 @@ static void answer_cancel(struct vmconn *vc, struct job *job)
     struct job *other;
 
     memcpy(&body, job->copy + job->request.body_offset, sizeof(body));
-    TAILQ_FOREACH (other, &vc->vm->jobs, vm_link) {
-        if (other != job && other->state != JOB_SENDING && other->request.hdr.tag == body.tag) {
-            job_fail(other, VGPU_E_CANCELLED, NULL);
-            respond(job, VGPU_PAYLOAD_DATA, NULL, 0);
-            return;
-        }
+    other = by_tag(vc, body.tag, job);
+    if (!other) {
+        job_fail(job, VGPU_E_NOT_FOUND, "no unanswered request of this VM has that tag");
+        return;
     }
-    job_fail(job, VGPU_E_NOT_FOUND, "no unanswered request of this VM has that tag");
+    job_fail(other, VGPU_E_CANCELLED, NULL);
+    respond(job, VGPU_PAYLOAD_DATA, NULL, 0);
 }
 
 void info_answer(struct vmconn *vc, struct job *job)

@@ -8,11 +8,14 @@
 #include "common/clock.h"
 #include "local-mediator/dispatch.h"
 #include "local-mediator/history.h"
+#include "local-mediator/shm.h"
 #include "local-mediator/vm.h"
 #include "local-mediator/vmconn.h"
 
+#define TEXT_MAX 190u /* of a sentence: fits the smallest slot */
 #define RETRY_MIN_MS 20u
 #define RETRY_MAX_MS 10000u
+#define SPARE_JOBS_MAX 4096u
 
 void job_set_state(struct job *job, enum job_event event)
 {
@@ -23,7 +26,63 @@ void job_set_state(struct job *job, enum job_event event)
                   LOG_S("state", jobstate_name(job->state)), LOG_U("event", event));
         return;
     }
+    job->vm->in_state[job->state]--;
+    job->vm->in_state[next]++;
     job->state = next;
+    if (event == JOB_EVENT_PICKED && job->ring) {
+        shm_started(job);
+    }
+}
+
+struct job *job_new(struct vm *vm)
+{
+    struct mediator *m = vm->m;
+    struct job *job = TAILQ_FIRST(&m->spare_jobs);
+
+    if (job) {
+        TAILQ_REMOVE(&m->spare_jobs, job, vm_link);
+        m->n_spare_jobs--;
+    } else {
+        job = malloc(sizeof(*job));
+    }
+    if (!job) {
+        return NULL;
+    }
+    /* The header of the copy, too: it is looked at when less was submitted, and was another VM's. */
+    memset(job, 0, offsetof(struct job, copy) + sizeof(struct vgpu_req_hdr));
+    job->vm = vm;
+    job->id = ++m->next_job;
+    job->deadline_index = UINT32_MAX;
+    vm->in_state[job->state]++;
+    vm->n_jobs++;
+    m->n_jobs++;
+    return job;
+}
+
+void job_free_spare(struct mediator *m, uint32_t keep)
+{
+    while (m->n_spare_jobs > keep) {
+        struct job *job = TAILQ_LAST(&m->spare_jobs, job_head);
+
+        TAILQ_REMOVE(&m->spare_jobs, job, vm_link);
+        m->n_spare_jobs--;
+        free(job);
+    }
+}
+
+static void recycle(struct mediator *m, struct job *job)
+{
+    if (m->n_spare_jobs < SPARE_JOBS_MAX && !m->stopping) {
+        TAILQ_INSERT_HEAD(&m->spare_jobs, job, vm_link);
+        m->n_spare_jobs++;
+    } else {
+        free(job);
+    }
+}
+
+uint32_t job_payload_max(const struct job *job)
+{
+    return job->ring ? shm_payload_max(job->ring->shm) : VGPU_PAYLOAD_MAX;
 }
 
 bool job_next_buffer(struct job *job, uint8_t dir)
@@ -43,6 +102,9 @@ bool job_next_buffer(struct job *job, uint8_t dir)
 
 static void release_spans(struct job *job)
 {
+    if (!job->staging) {
+        return;
+    }
     for (uint32_t i = 0; i < VGPU_BUFS_MAX; i++) {
         if (job->spans[i].length) {
             ranges_free(&job->staging->ranges, job->spans[i].offset, job->spans[i].length);
@@ -54,15 +116,19 @@ static void release_spans(struct job *job)
 /* Take the job out of the queue or from its worker, whatever state it is in. */
 static void leave_pool(struct job *job)
 {
-    if (job->state == JOB_QUEUED) {
+    if (job->sched.state == SCHED_QUEUED) {
         sched_remove(job->pool->sched, &job->sched);
-    } else if (job->state == JOB_RUNNING) {
+    } else if (job->sched.state == SCHED_BOUND) {
         sched_done(job->pool->sched, &job->sched,
-                   job->run_ns ? job->run_ns : mediator_now(job->vm->m) - job->start_ns);
-        if (job->attempt) {
-            dispatch_abandon(job->attempt);
-            job->attempt = NULL;
-        }
+                   job->run_ns ? job->run_ns : job->vm->m->now_ns - job->start_ns);
+    }
+    if (job->attempt) {
+        dispatch_abandon(job->attempt);
+        job->attempt = NULL;
+    }
+    if (job->writer) {
+        job->writer->waiter = NULL;
+        job->writer = NULL;
     }
     if (job->has_class) {
         classes_put(&job->pool->classes, job->sched.klass);
@@ -89,18 +155,24 @@ static void free_job(struct job *job)
         TAILQ_REMOVE(&vm->conn->sending, job, send_link);
     }
     leave_deadlines(job);
-    if (job->staging) {
-        release_spans(job);
-        vm_drop_staging(m, job->staging);
+    release_spans(job);
+    if (job->region) {
+        region_unref(m, job->region);
+    }
+    if (job->ring) {
+        shm_forget(job);
+    } else {
+        vm->n_window_jobs--;
     }
     if (job->tenant) {
         job->tenant->jobs--;
         job->tenant->bytes -= job->bytes;
     }
     TAILQ_REMOVE(&vm->jobs, job, vm_link);
+    vm->in_state[job->state]--;
     vm->n_jobs--;
     m->n_jobs--;
-    free(job);
+    recycle(m, job);
     vm_put(vm);
     mediator_drained(m);
 }
@@ -134,7 +206,7 @@ static void complete_response(struct job *job)
     hdr.seq = job->seq;
     hdr.attempts = (uint16_t)job->tries;
     hdr.worker = job->worker;
-    hdr.queued_ns = (job->start_ns ? job->start_ns : mediator_now(job->vm->m)) - job->accept_ns;
+    hdr.queued_ns = (job->start_ns ? job->start_ns : job->vm->m->now_ns) - job->accept_ns;
     memcpy(job->response, &hdr, sizeof(hdr));
 }
 
@@ -156,10 +228,44 @@ static void count(struct job *job, uint32_t error)
     history_add(job, error);
 }
 
+/* In place: a range is handed back only when nobody writes to it any more. */
+static bool has_writer(const struct job *job)
+{
+    return job->region && !job->staging && job->request.arena_out && (job->attempt || job->writer);
+}
+
+/* From now on the job waits for the end of @attempt. */
+static void wait_for(struct job *job, struct attempt *attempt)
+{
+    job->attempt = NULL;
+    job->writer = attempt;
+    attempt->waiter = job;
+    job_set_state(job, JOB_EVENT_UNWIND);
+}
+
+static void log_answer(const struct job *job, const struct vgpu_resp_hdr *hdr)
+{
+    log_debug("job answered", LOG_U("job", job->id), LOG_S("vm", job->vm->c.name),
+              LOG_S("op", vgpu_op_name(hdr->op)), LOG_S("error", vgpu_error_name(hdr->error)),
+              LOG_U("attempts", hdr->attempts), LOG_U("queued_ns", hdr->queued_ns),
+              LOG_U("run_ns", hdr->run_ns));
+}
+
 void job_respond(struct job *job, bool success)
 {
     struct vgpu_resp_hdr hdr;
 
+    if (has_writer(job)) {
+        struct attempt *attempt = job->attempt;
+
+        job->answered = true;
+        leave_deadlines(job);
+        if (attempt) {
+            dispatch_abandon(attempt);
+            wait_for(job, attempt);
+        }
+        return;
+    }
     leave_pool(job);
     leave_deadlines(job);
     complete_response(job);
@@ -167,11 +273,12 @@ void job_respond(struct job *job, bool success)
     count(job, hdr.error);
     job_set_state(job, JOB_EVENT_ANSWER);
     job->success = success;
-    log_debug("job answered", LOG_U("job", job->id), LOG_S("vm", job->vm->c.name),
-              LOG_S("op", vgpu_op_name(hdr.op)), LOG_S("error", vgpu_error_name(hdr.error)),
-              LOG_U("attempts", hdr.attempts), LOG_U("queued_ns", hdr.queued_ns),
-              LOG_U("run_ns", hdr.run_ns));
-    if (!job->orphan_ns && job->vm->conn) {
+    if (log_enabled(LOG_LEVEL_DEBUG)) {
+        log_answer(job, &hdr);
+    }
+    if (job->ring) {
+        shm_answer(job);
+    } else if (!job->orphan_ns && job->vm->conn) {
         vmconn_answer(job->vm->conn, job);
     }
 }
@@ -180,9 +287,9 @@ static void fail(struct job *job, uint32_t error, uint32_t retry_after_ms, const
 {
     struct vgpu_resp_hdr hdr;
 
-    job->response_len =
-        response_error(job->response, VGPU_WINDOW_SIZE, request_peek_op(job->copy, sizeof(hdr)),
-                       request_peek_tag(job->copy, sizeof(hdr)), error, text);
+    job->response_len = response_error(job->response, sizeof(hdr) + TEXT_MAX,
+                                       request_peek_op(job->copy, sizeof(hdr)),
+                                       request_peek_tag(job->copy, sizeof(hdr)), error, text);
     memcpy(&hdr, job->response, sizeof(hdr));
     hdr.retry_after_ms = retry_after_ms;
     memcpy(job->response, &hdr, sizeof(hdr));
@@ -225,17 +332,88 @@ void job_fail_busy(struct job *job, const char *text)
     fail(job, VGPU_E_BUSY, estimate_retry_ms(job->vm->m, pool), text);
 }
 
+/* ---- after a loss ---- */
+
+/* New OUT ranges for the next try. Return: whether there was room. */
+static bool make_out_spans(struct job *job)
+{
+    for (uint32_t i = 0; job->staging && i < job->request.hdr.nbufs; i++) {
+        const struct vgpu_buf *buf = &job->request.bufs[i];
+
+        if (buf->kind != VGPU_BUF_ARENA || buf->dir != VGPU_BUF_OUT || job->spans[i].length) {
+            continue;
+        }
+        if (ranges_alloc(&job->staging->ranges, buf->length, &job->spans[i].offset) != 0) {
+            return false;
+        }
+        job->spans[i].length = buf->length;
+    }
+    return true;
+}
+
+static void run_again(struct job *job)
+{
+    if (!make_out_spans(job)) {
+        job_fail_busy(job, "this VM's staging memory is held by lost workers");
+        return;
+    }
+    job_set_state(job, JOB_EVENT_RETRY);
+    sched_requeue(job->pool->sched, &job->sched);
+    dispatch_soon(job->vm->m, job->pool);
+}
+
+void job_lost(struct job *job, struct attempt *attempt, uint32_t error)
+{
+    job->attempt = attempt; /* for has_writer(): it may still write */
+    if (has_writer(job)) {
+        wait_for(job, attempt);
+    } else {
+        job->attempt = NULL;
+    }
+    if (error) {
+        job_fail(job, error, NULL);
+    } else if (job->orphan_ns) {
+        job_drop(job, "its VM is away; it sends the request again if it comes back");
+    } else if (!job->writer) {
+        run_again(job);
+    }
+}
+
+void job_writer_gone(struct job *job)
+{
+    job->writer = NULL;
+    if (job->answered) {
+        job_respond(job, false);
+    } else {
+        run_again(job);
+    }
+}
+
 /* ---- several jobs at a time ---- */
 
-void job_cancel_seq(struct vmconn *vc, uint64_t seq)
+struct job *job_find_window(struct vmconn *vc, uint64_t seq)
 {
     struct job *job;
 
     TAILQ_FOREACH (job, &vc->vm->jobs, vm_link) {
-        if (job->seq == seq && job->epoch == vc->epoch && job->boot_id == vc->boot_id) {
-            job_drop(job, "given up by the guest");
-            return;
+        if (job->ring) {
+            return NULL; /* those of the windows come first */
         }
+        if (job->seq == seq && job->boot_id == vc->boot_id && job->epoch == vc->epoch) {
+            return job;
+        }
+    }
+    return NULL;
+}
+
+void job_cancel_seq(struct vmconn *vc, uint64_t seq, uint32_t reason)
+{
+    struct job *job = job_find_window(vc, seq);
+
+    if (job && vc->shm && job->state != JOB_SENDING && !job->answered) {
+        job_fail(job, reason, NULL);
+    } else if (job && !vc->shm) {
+        job_drop(job, "given up by the guest");
     }
 }
 
@@ -289,6 +467,9 @@ void job_drop_orphans(struct vm *vm, uint64_t now_ns)
     uint64_t grace_ns = vm->m->c.reconnect * CLOCK_NS_PER_MS;
     struct job *job = TAILQ_FIRST(&vm->jobs);
 
+    if (vm->conn && vm->conn->shm) {
+        return; /* this path has none */
+    }
     while (job) {
         struct job *next = TAILQ_NEXT(job, vm_link);
 
@@ -322,26 +503,27 @@ static void on_deadline(uv_timer_t *timer)
     uint64_t now_ns = mediator_now(m);
     struct job *job;
 
+    m->deadline_armed_ns = 0;
     while ((job = heap_first(&m->deadlines)) && job->deadline_ns <= now_ns) {
         expire(job);
     }
     job_set_deadline_timer(m);
 }
 
+/* The timer may end before the first deadline, when the job that it was set for is gone: it is set
+ * again then, and not for every job that comes and goes. */
 void job_set_deadline_timer(struct mediator *m)
 {
     const struct job *first = heap_first(&m->deadlines);
     uint64_t now_ns, wait_ms;
 
-    if (m->stopping) {
-        return;
-    }
-    if (!first) {
-        uv_timer_stop(&m->deadline);
+    if (m->stopping || !first ||
+        (m->deadline_armed_ns && m->deadline_armed_ns <= first->deadline_ns)) {
         return;
     }
     now_ns = mediator_now(m);
     wait_ms = first->deadline_ns > now_ns ? (first->deadline_ns - now_ns) / CLOCK_NS_PER_MS + 1 : 0;
+    m->deadline_armed_ns = first->deadline_ns;
     uv_update_time(&m->loop);
     uv_timer_start(&m->deadline, on_deadline, wait_ms, 0);
 }

@@ -121,7 +121,7 @@ static int parse_options(int argc, char **argv, struct options *o)
             fputs(help, stdout);
             return EXIT_OK;
         default:
-            return EXIT_USAGE; /* getopt said why */
+            return usage_error("wrong option", NULL); /* getopt said which */
         }
     }
     return optind < argc ? usage_error("unexpected argument", argv[optind]) : check_options(o);

@@ -16,18 +16,25 @@
 
 #include "common/cleanup.h"
 #include "common/clock.h"
+#include "common/conf_text.h"
 #include "local-mediator/admin.h"
+#include "local-mediator/dispatch.h"
+#include "local-mediator/execring.h"
 #include "local-mediator/exits.h"
 #include "local-mediator/job.h"
 #include "local-mediator/listen.h"
 #include "local-mediator/notify.h"
 #include "local-mediator/registry.h"
+#include "local-mediator/shm.h"
 #include "local-mediator/vm.h"
 #include "local-mediator/vmconn.h"
 #include "local-mediator/workerconn.h"
 
 #define LOG_BURST 10
 #define HELD_UP_TICKS 4u
+#define SPARE_JOBS_IDLE 64u
+#define SPIN_CPUS 4u /* with fewer who polls keeps the others from working */
+#define SPIN_NS 50000u
 
 uint64_t mediator_now(struct mediator *m)
 {
@@ -47,7 +54,8 @@ static bool is_busy(struct mediator *m)
             return true; /* an answer is still on its way out */
         }
         TAILQ_FOREACH (job, &vm->jobs, vm_link) {
-            if (!job->orphan_ns && (job->state == JOB_RUNNING || job->state == JOB_SENDING)) {
+            if (!job->orphan_ns && (job->state == JOB_RUNNING || job->state == JOB_ENDING ||
+                                    job->state == JOB_SENDING)) {
                 return true;
             }
         }
@@ -85,7 +93,7 @@ static void hand_back_queued(struct vm *vm)
     while (job) {
         struct job *next = TAILQ_NEXT(job, vm_link);
 
-        if ((job->state == JOB_QUEUED || job->state == JOB_ACCEPTING) &&
+        if (!job->ring && (job->state == JOB_QUEUED || job->state == JOB_ACCEPTING) &&
             (job->request.hdr.flags & VGPU_REQ_NO_RETRY)) {
             job_fail_busy(job, "the mediator stops; it did not run");
         }
@@ -105,6 +113,9 @@ static void drain(struct mediator *m)
         struct vm *next = TAILQ_NEXT(vm, link);
 
         vmconn_send_state(vm);
+        if (vm->conn && vm->conn->shm) {
+            shm_stop(vm->conn->shm); /* what waits in its rings is the next mediator's */
+        }
         hand_back_queued(vm);
         vm = next;
     }
@@ -144,6 +155,7 @@ void mediator_stop(struct mediator *m)
     close_handle((uv_handle_t *)&m->tick);
     close_handle((uv_handle_t *)&m->deadline);
     close_handle((uv_handle_t *)&m->drain_check);
+    poller_stop(&m->poller);
     for (size_t i = 0; i < sizeof(m->signals) / sizeof(m->signals[0]); i++) {
         close_handle((uv_handle_t *)&m->signals[i]);
     }
@@ -167,6 +179,12 @@ static void start_tick(struct mediator *m)
     uv_timer_start(&m->tick, on_tick, tick_period_ms(m), tick_period_ms(m));
 }
 
+static void set_spin(struct mediator *m)
+{
+    m->spin_ns =
+        m->c.spin == CONF_AUTO ? poller_default_cap_ns(SPIN_CPUS, SPIN_NS) : m->c.spin * 1000;
+}
+
 static void on_signal(uv_signal_t *handle, int number)
 {
     struct mediator *m = handle->data;
@@ -174,6 +192,8 @@ static void on_signal(uv_signal_t *handle, int number)
     if (number == SIGHUP) {
         notify_send("RELOADING=1");
         registry_reload(m);
+        set_spin(m);
+        poller_set_cap(&m->poller, m->spin_ns);
         start_tick(m);
         notify_send("READY=1");
     } else if (m->draining) {
@@ -232,6 +252,7 @@ static void on_tick(uv_timer_t *timer)
         w = next;
     }
     tick_vms(m, now_ns);
+    job_free_spare(m, m->n_jobs + SPARE_JOBS_IDLE);
     listen_resume(&m->worker_listener);
     if (m->draining && !m->stopping && now_ns >= m->drain_until_ns) {
         log_warn("not drained in time", LOG_U("jobs", m->n_jobs));
@@ -239,6 +260,38 @@ static void on_tick(uv_timer_t *timer)
     }
     mediator_drained(m);
 }
+
+/* ---- shared memory ---- */
+
+static void flush_all(struct mediator *m)
+{
+    dispatch_flush_all(m);
+    exec_flush_all(m);
+    shm_flush_all(m);
+}
+
+static bool poll_all(void *user)
+{
+    struct mediator *m = user;
+    bool completed = exec_poll_all(m);
+    bool submitted = shm_poll_all(m);
+
+    flush_all(m);
+    return completed || submitted;
+}
+
+static bool arm_all(void *user)
+{
+    struct mediator *m = user;
+    bool completed, submitted;
+
+    flush_all(m);
+    completed = exec_arm_all(m);
+    submitted = shm_arm_all(m);
+    return completed || submitted;
+}
+
+static const struct poller_ops poller_ops = {poll_all, arm_all};
 
 /* ---- starting ---- */
 
@@ -261,6 +314,8 @@ static int start_loop(struct mediator *m)
     uv_timer_init(&m->loop, &m->deadline);
     uv_idle_init(&m->loop, &m->drain_check);
     m->tick.data = m->deadline.data = m;
+    set_spin(m);
+    poller_start(&m->poller, &m->loop, m->spin_ns, &poller_ops, m);
     m->drain_check.data = NULL;
     m->on_drain_check = on_drain_check;
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
@@ -320,6 +375,12 @@ static void init(struct mediator *m, const char *config_path, const char *run_di
     m->deadlines.set_index = set_index;
     TAILQ_INIT(&m->vms);
     TAILQ_INIT(&m->workers);
+    TAILQ_INIT(&m->busy_execs);
+    TAILQ_INIT(&m->flush_execs);
+    TAILQ_INIT(&m->dispatch_pools);
+    TAILQ_INIT(&m->spare_jobs);
+    TAILQ_INIT(&m->active_shms);
+    TAILQ_INIT(&m->dirty_shms);
     if (getrandom(&m->generation, sizeof(m->generation), 0) != sizeof(m->generation)) {
         m->generation = clock_wall_ns();
     }
@@ -365,6 +426,7 @@ int mediator_run(const char *config_path, const char *run_dir)
         log_error("fault: a handle was left open");
     }
     registry_fini(m);
+    job_free_spare(m, 0);
     heap_fini(&m->deadlines);
     return status;
 }

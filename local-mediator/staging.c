@@ -27,7 +27,17 @@ static int make_memory(const char *name, uint64_t size)
     return fd;
 }
 
-int staging_new(const char *name, uint32_t region, uint64_t size, struct staging **ret_staging)
+static void free_staging(struct region *r)
+{
+    struct staging *s = (struct staging *)r;
+
+    munmap(s->bytes, r->size);
+    close(r->fd);
+    ranges_fini(&s->ranges);
+    free(s);
+}
+
+int staging_new(const char *name, uint32_t number, uint64_t size, struct staging **ret_staging)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     CLEANUP(cleanup_free) struct staging *s = calloc(1, sizeof(*s));
@@ -52,31 +62,17 @@ int staging_new(const char *name, uint32_t region, uint64_t size, struct staging
         munmap(bytes, size);
         return r;
     }
-    s->references = 1;
-    s->region = region;
-    s->fd = TAKE_FD(fd);
+    s->region = (struct region){
+        .references = 1,
+        .number = number,
+        .fd = TAKE_FD(fd),
+        .writers = -1,
+        .size = size,
+        .free = free_staging,
+    };
     s->bytes = bytes;
-    s->size = size;
     *ret_staging = TAKE_PTR(s);
     return 0;
-}
-
-struct staging *staging_ref(struct staging *s)
-{
-    s->references++;
-    return s;
-}
-
-bool staging_unref(struct staging *s)
-{
-    if (--s->references) {
-        return false;
-    }
-    munmap(s->bytes, s->size);
-    close(s->fd);
-    ranges_fini(&s->ranges);
-    free(s);
-    return true;
 }
 
 int staging_release(struct staging *s)
@@ -85,7 +81,8 @@ int staging_release(struct staging *s)
         return 0;
     }
     s->dirty = false;
-    if (fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)s->size) < 0) {
+    if (fallocate(s->region.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+                  (off_t)s->region.size) < 0) {
         return -errno;
     }
     return 0;

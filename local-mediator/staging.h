@@ -3,8 +3,8 @@
  * staging - memory of one VM in which its ARENA buffers lie on the socket path
  *
  * A memfd that executors map as a region, sealed: its size never changes. Pages exist only where bytes
- * were written and are given back by staging_release() when nothing uses it. Freed when the last
- * reference goes.
+ * were written and are given back by staging_release() when nothing uses it. Freed with the last
+ * reference to its region.
  */
 #ifndef VGPU_MEDIATOR_STAGING_H
 #define VGPU_MEDIATOR_STAGING_H
@@ -13,13 +13,11 @@
 #include <stdint.h>
 
 #include "common/core/ranges.h"
+#include "local-mediator/region.h"
 
 struct staging {
-    uint32_t references;
-    uint32_t region; /* number that executors know it by */
-    int fd;
+    struct region region; /* first: the region of its jobs */
     uint8_t *bytes;
-    uint64_t size;
     uint64_t arena_size; /* of the device that it was made for */
     struct ranges ranges;
     bool dirty;       /* has pages */
@@ -29,17 +27,11 @@ struct staging {
 /**
  * staging_new() - memory of @size bytes, with one reference
  * @name:   shown in /proc
- * @region: its number, not 0
+ * @number: of its region, not 0
  *
  * Return: 0; -errno.
  */
-int staging_new(const char *name, uint32_t region, uint64_t size, struct staging **ret_staging);
-
-/** staging_ref() - one more reference */
-struct staging *staging_ref(struct staging *s);
-
-/** staging_unref() - one less. Return: whether it was the last and the memory is gone. */
-bool staging_unref(struct staging *s);
+int staging_new(const char *name, uint32_t number, uint64_t size, struct staging **ret_staging);
 
 /** staging_release() - give the pages back if no range is in use. Return: 0; -errno. */
 int staging_release(struct staging *s);

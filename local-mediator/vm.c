@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "local-mediator/execconn.h"
 #include "local-mediator/job.h"
 #include "local-mediator/listen.h"
 #include "local-mediator/vmconn.h"
@@ -146,9 +145,7 @@ void vm_put(struct vm *vm)
         vm->n_writers) {
         return;
     }
-    if (vm->staging) {
-        vm_drop_staging(m, vm->staging);
-    }
+    vm_drop_staging(vm);
     TAILQ_REMOVE(&m->vms, vm, link);
     m->n_vms--;
     free(vm);
@@ -156,7 +153,7 @@ void vm_put(struct vm *vm)
 
 uint64_t vm_max_bytes(const struct vm *vm)
 {
-    uint64_t arena = vm->staging ? vm->staging->arena_size : 0;
+    uint64_t arena = vm->conn ? vm->conn->arena_size : 0;
     uint64_t most = vm->tenant->c.max_request;
 
     /* A request rarely names a byte twice; this bounds the address space of small devices. */
@@ -172,7 +169,7 @@ int vm_prepare_staging(struct vm *vm, uint64_t arena_size)
     char name[96];
     int r;
 
-    if (vm->staging && vm->staging->arena_size == arena_size && vm->staging->size >= size) {
+    if (vm->staging && vm->staging->arena_size == arena_size && vm->staging->region.size >= size) {
         return 0;
     }
     snprintf(name, sizeof(name), "vgpu-staging-%s", vm->c.name);
@@ -180,20 +177,17 @@ int vm_prepare_staging(struct vm *vm, uint64_t arena_size)
     if (r < 0) {
         return r;
     }
-    if (vm->staging) {
-        vm_drop_staging(vm->m, vm->staging);
-    }
+    vm_drop_staging(vm);
     s->arena_size = arena_size;
     vm->staging = s;
     return 0;
 }
 
-void vm_drop_staging(struct mediator *m, struct staging *s)
+void vm_drop_staging(struct vm *vm)
 {
-    uint32_t region = s->region;
-
-    if (staging_unref(s)) {
-        exec_forget_region(m, region);
+    if (vm->staging) {
+        region_unref(vm->m, &vm->staging->region);
+        vm->staging = NULL;
     }
 }
 

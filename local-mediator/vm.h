@@ -50,8 +50,8 @@ uint64_t vm_max_bytes(const struct vm *vm);
  */
 int vm_prepare_staging(struct vm *vm, uint64_t arena_size);
 
-/** vm_drop_staging() - drop a reference; executors forget the region with the last one */
-void vm_drop_staging(struct mediator *m, struct staging *s);
+/** vm_drop_staging() - it needs none, or no more: gone when no job and no attempt uses it */
+void vm_drop_staging(struct vm *vm);
 
 /** vm_release_idle() - give the staging memory back if it is idle for long enough */
 void vm_release_idle(struct vm *vm, uint64_t now_ns);

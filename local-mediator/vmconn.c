@@ -7,14 +7,16 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "local-mediator/core/layout.h"
 #include "local-mediator/job.h"
 #include "local-mediator/listen.h"
+#include "local-mediator/shm.h"
 #include "local-mediator/vm.h"
 
-/* Device features that this mediator can serve on the socket path: all that need nothing of it. */
-#define DEVICE_FEATURES 0u
+/* Device features that this mediator can serve: on the socket path all that need nothing of it. */
+#define DEVICE_FEATURES_SHM (VGPU_FEATURE_SHM | VGPU_FEATURE_RING | VGPU_FEATURE_EVENT_IDX)
 
-#define SEND(vc, message) msgconn_send(&(vc)->conn, &(message).msg, sizeof(message), NULL, -1)
+#define SEND(vc, message) msgconn_send(&(vc)->conn, &(message).msg, sizeof(message), NULL)
 
 static void on_closed(struct msgconn *c)
 {
@@ -34,7 +36,14 @@ static void vmconn_close(struct vmconn *vc)
 
     if (vm->conn == vc) {
         vm->conn = NULL;
-        job_orphan_all(vm, vc);
+        if (vc->shm) {
+            job_drop_all(vm, "its VM's connection broke");
+            shm_close(vc->shm);
+            vc->shm = NULL;
+        } else {
+            job_orphan_all(vm, vc);
+            vm_drop_staging(vm); /* orphans have their own references */
+        }
     }
     msgconn_close(&vc->conn, on_closed);
 }
@@ -63,7 +72,7 @@ static void refuse(struct vmconn *vc, uint32_t reason, const char *text)
                  LOG_U("reason", reason), LOG_S("why", text), LOG_U("suppressed", suppressed));
     }
     seqpacket_start(&message.msg, VGPU_MSG_REFUSED, sizeof(message) + strlen(text), vc->epoch);
-    msgconn_send(&vc->conn, &message.msg, sizeof(message), text, -1);
+    msgconn_send(&vc->conn, &message.msg, sizeof(message), text);
     vc->state = SESSION_REFUSED;
     vmconn_close(vc);
 }
@@ -108,8 +117,6 @@ static bool may_connect(struct vmconn *vc, const struct vgpu_hello *hello, uint3
         snprintf(text, sizeof(text),
                  "the VM's uuid is not the one that the pool file gives for VM %s", vm->c.name);
         refuse(vc, VGPU_REFUSED_UNKNOWN_VM, text);
-    } else if (hello->arena_size > VGPU_SHM_SIZE_MAX || hello->rings != 0) {
-        refuse(vc, VGPU_REFUSED_MALFORMED, "HELLO has an arena or rings that cannot be");
     } else {
         return true;
     }
@@ -121,7 +128,8 @@ static void send_hello_ack(struct vmconn *vc)
     struct mediator *m = vc->vm->m;
     struct vgpu_hello_ack ack = {
         .version = VGPU_LOCAL_VERSION_MAX,
-        .device_features = DEVICE_FEATURES,
+        .features = vc->shm ? VGPU_LOCAL_FEATURE_SHM : 0,
+        .device_features = vc->shm ? DEVICE_FEATURES_SHM : 0,
         .vm_id = vc->vm->number,
         .pool_id = vmconn_pool(vc)->c.id,
         .band = vm_clamp_band(vc->vm, vc->band_wish),
@@ -135,10 +143,58 @@ static void send_hello_ack(struct vmconn *vc)
     SEND(vc, ack);
 }
 
-static void greet(struct vmconn *vc, const struct vgpu_hello *hello)
+/* Memory for ARENA buffers: the device's own, or what stands in for it. */
+static int prepare_memory(struct vmconn *vc, const struct vgpu_hello *hello,
+                          struct seqpacket_message *message)
 {
     struct vm *vm = vc->vm;
+    int fds[SEQPACKET_FDS_MAX];
+    int r;
+
+    if (!(hello->features & VGPU_LOCAL_FEATURE_SHM)) {
+        return vm_prepare_staging(vm, hello->arena_size);
+    }
+    vm_drop_staging(vm);
+    for (unsigned i = 0; i < message->n_fds; i++) {
+        fds[i] = seqpacket_take_fd(message, i);
+    }
+    r = shm_new(vm, hello, fds, &vc->shm);
+    if (r < 0) {
+        return r;
+    }
+    r = shm_listen(vc->shm);
+    if (r < 0) {
+        shm_close(vc->shm);
+        vc->shm = NULL;
+    }
+    return r;
+}
+
+static const char *check_hello(const struct vgpu_hello *hello,
+                               const struct seqpacket_message *message)
+{
+    const char *wrong = layout_check(hello);
+
+    return wrong ? wrong : shm_check_fds(hello, message->fds, message->n_fds);
+}
+
+static void log_connected(const struct vmconn *vc, const struct vgpu_hello *hello)
+{
+    const struct vm *vm = vc->vm;
+
+    log_info("vm connected", LOG_S("vm", vm->c.name), LOG_U("pid", vc->pid),
+             LOG_U("connection", hello->conn_gen), LOG_U("epoch", vc->epoch),
+             LOG_S("datapath", vc->shm ? "shm" : "socket"), LOG_U("rings", hello->rings),
+             LOG_U("arena_bytes", vc->arena_size), LOG_S("pool", vmconn_pool(vc)->c.name),
+             LOG_S("band", vgpu_band_name(vm_clamp_band(vm, vc->band_wish))));
+}
+
+static void greet(struct vmconn *vc, struct seqpacket_message *message)
+{
+    const struct vgpu_hello *hello = (const struct vgpu_hello *)message->msg;
+    struct vm *vm = vc->vm;
     uint32_t uid = UINT32_MAX, pid = 0;
+    const char *wrong;
     int r;
 
     vc->epoch = hello->msg.epoch;
@@ -146,13 +202,18 @@ static void greet(struct vmconn *vc, const struct vgpu_hello *hello)
     if (!may_connect(vc, hello, uid)) {
         return;
     }
+    wrong = check_hello(hello, message);
+    if (wrong) {
+        refuse(vc, VGPU_REFUSED_MALFORMED, wrong);
+        return;
+    }
     vc->boot_id = hello->boot_id;
     vc->arena_size = hello->arena_size;
     vc->pool_wish = hello->pool_wish;
     vc->band_wish = hello->band_wish;
-    r = vm_prepare_staging(vm, hello->arena_size);
+    r = prepare_memory(vc, hello, message);
     if (r < 0) {
-        log_error("no staging memory", LOG_S("vm", vm->c.name), LOG_S("why", strerror(-r)));
+        log_error("no memory for a vm", LOG_S("vm", vm->c.name), LOG_S("why", strerror(-r)));
         refuse(vc, VGPU_REFUSED_FULL, "the mediator has no memory for this VM now");
         return;
     }
@@ -160,10 +221,11 @@ static void greet(struct vmconn *vc, const struct vgpu_hello *hello)
     vm->conn = vc;
     job_drop_other_lives(vm, vc->boot_id, vc->epoch);
     send_hello_ack(vc);
-    log_info("vm connected", LOG_S("vm", vm->c.name), LOG_U("pid", vc->pid),
-             LOG_U("connection", hello->conn_gen), LOG_U("epoch", vc->epoch),
-             LOG_U("arena_bytes", vc->arena_size), LOG_S("pool", vmconn_pool(vc)->c.name),
-             LOG_S("band", vgpu_band_name(vm_clamp_band(vm, vc->band_wish))));
+    log_connected(vc, hello);
+    if (vc->shm) {
+        mediator_now(vm->m);
+        shm_start(vc->shm, vc->epoch);
+    }
 }
 
 void vmconn_send_state(struct vm *vm)
@@ -174,6 +236,8 @@ void vmconn_send_state(struct vm *vm)
     if (!vc) {
         return;
     }
+    /* A reset that waits for writers is the new life already, and nothing is broken in it. */
+    state.broken = vc->shm && vc->shm->broken && vc->state != SESSION_RESETTING;
     state.pool_id = vmconn_pool(vc)->c.id;
     state.band = vm_clamp_band(vm, vc->band_wish);
     seqpacket_start(&state.msg, VGPU_MSG_STATE, sizeof(state), vc->epoch);
@@ -186,6 +250,9 @@ static void acknowledge_reset(struct vmconn *vc)
 {
     struct vgpu_reset ack;
 
+    if (vc->shm) {
+        shm_reset(vc->shm, vc->epoch);
+    }
     seqpacket_start(&ack.msg, VGPU_MSG_RESET_ACK, sizeof(ack), vc->epoch);
     SEND(vc, ack);
     vc->state = SESSION_OPEN;
@@ -207,6 +274,9 @@ static void reset(struct vmconn *vc, uint32_t epoch)
     vc->epoch = epoch;
     vc->last_seq = 0;
     vc->state = SESSION_RESETTING;
+    if (vc->shm) {
+        shm_stop(vc->shm);
+    }
     job_drop_all(vm, "device reset");
     vmconn_writers_changed(vm);
 }
@@ -220,14 +290,22 @@ void vmconn_writers_changed(struct vm *vm)
 
 /* ---- messages in ---- */
 
-static void act(struct vmconn *vc, enum session_action action,
-                const struct seqpacket_message *message)
+static const char *cancel(struct vmconn *vc, const struct vgpu_cancel_msg *message)
+{
+    if (message->reason != VGPU_E_CANCELLED && message->reason != VGPU_E_DEADLINE) {
+        return "CANCEL with a reason that is none";
+    }
+    job_cancel_seq(vc, message->seq, message->reason);
+    return NULL;
+}
+
+static void act(struct vmconn *vc, enum session_action action, struct seqpacket_message *message)
 {
     const char *wrong = NULL;
 
     switch (action) {
     case SESSION_GREET:
-        greet(vc, (const struct vgpu_hello *)message->msg);
+        greet(vc, message);
         break;
     case SESSION_REQUEST:
         wrong = job_request(vc, (const struct vgpu_request *)message->msg, message->length);
@@ -236,7 +314,7 @@ static void act(struct vmconn *vc, enum session_action action,
         wrong = job_input(vc, (const struct vgpu_data *)message->msg, message->length);
         break;
     case SESSION_CANCEL:
-        job_cancel_seq(vc, ((const struct vgpu_cancel_msg *)message->msg)->seq);
+        wrong = cancel(vc, (const struct vgpu_cancel_msg *)message->msg);
         break;
     case SESSION_RESET:
         reset(vc, message->msg->epoch);
@@ -256,10 +334,11 @@ static void act(struct vmconn *vc, enum session_action action,
     }
 }
 
-static void on_message(struct msgconn *c, const struct seqpacket_message *message)
+static void on_message(struct msgconn *c, struct seqpacket_message *message)
 {
     struct vmconn *vc = c->user;
 
+    mediator_now(vc->vm->m);
     if (vc->state != SESSION_NEW &&
         session_is_late(message->msg->type, message->msg->epoch, vc->epoch)) {
         return;
@@ -282,7 +361,7 @@ static int send_output(struct vmconn *vc, struct job *job)
     seqpacket_start(&data.msg, VGPU_MSG_DATA, sizeof(data) + left, vc->epoch);
     job->cursor_offset += left;
     vc->vm->bytes_out += left;
-    return msgconn_send(&vc->conn, &data.msg, sizeof(data), bytes, -1);
+    return msgconn_send(&vc->conn, &data.msg, sizeof(data), bytes);
 }
 
 static int send_response(struct vmconn *vc, struct job *job)
@@ -291,7 +370,7 @@ static int send_response(struct vmconn *vc, struct job *job)
 
     seqpacket_start(&message.msg, VGPU_MSG_RESPONSE, sizeof(message) + job->response_len,
                     vc->epoch);
-    return msgconn_send(&vc->conn, &message.msg, sizeof(message), job->response, -1);
+    return msgconn_send(&vc->conn, &message.msg, sizeof(message), job->response);
 }
 
 /* Send what the socket takes. When it is closed the end of the connection follows from the loop. */
@@ -301,7 +380,7 @@ static void pump(struct vmconn *vc)
     int r = 0;
 
     while (r == 0 && (job = TAILQ_FIRST(&vc->sending)) && !msgconn_pending(&vc->conn)) {
-        if (job->success && job_next_buffer(job, VGPU_BUF_OUT)) {
+        if (job->success && job->staging && job_next_buffer(job, VGPU_BUF_OUT)) {
             r = send_output(vc, job);
             continue;
         }

@@ -13,7 +13,7 @@
 #include "local-mediator/listen.h"
 
 #define LOG_BURST 10
-#define SEND(w, message) msgconn_send(&(w)->conn, &(message).msg, sizeof(message), NULL, -1)
+#define SEND(w, message) msgconn_send(&(w)->conn, &(message).msg, sizeof(message), NULL)
 
 /* ---- coming and going ---- */
 
@@ -74,7 +74,7 @@ static void refuse(struct worker *w, uint32_t reason, const char *text)
     struct vgpu_refused message = {.reason = reason};
 
     seqpacket_start(&message.msg, VGPU_MSG_REFUSED, sizeof(message) + strlen(text), 0);
-    msgconn_send(&w->conn, &message.msg, sizeof(message), text, -1);
+    msgconn_send(&w->conn, &message.msg, sizeof(message), text);
     on_end(&w->conn, text, true);
 }
 
@@ -219,7 +219,7 @@ static void on_register(struct worker *w, const struct vgpu_register *r)
 
 /* ---- messages ---- */
 
-static const char *act(struct worker *w, const struct seqpacket_message *message)
+static const char *act(struct worker *w, struct seqpacket_message *message)
 {
     const struct vgpu_msg *msg = message->msg;
 
@@ -232,7 +232,7 @@ static const char *act(struct worker *w, const struct seqpacket_message *message
     }
     switch (msg->type) {
     case VGPU_MSG_EXECUTOR:
-        return exec_new(w, (const struct vgpu_executor *)msg, message->fd);
+        return exec_new(w, (const struct vgpu_executor *)msg, seqpacket_take_fd(message, 0));
     case VGPU_MSG_EXECUTOR_GONE:
         return exec_reaped(w, (const struct vgpu_executor_gone *)msg, message->length);
     case VGPU_MSG_HEARTBEAT:
@@ -247,17 +247,13 @@ static const char *act(struct worker *w, const struct seqpacket_message *message
     }
 }
 
-static void on_message(struct msgconn *c, const struct seqpacket_message *message)
+static void on_message(struct msgconn *c, struct seqpacket_message *message)
 {
     struct worker *w = c->user;
-    bool fd_taken = w->registered && message->msg->type == VGPU_MSG_EXECUTOR;
     const char *wrong;
 
     w->heard_ns = mediator_now(w->m);
     wrong = act(w, message);
-    if (!fd_taken && message->fd >= 0) {
-        close(message->fd);
-    }
     if (wrong && w->connected) {
         on_end(c, wrong, true);
     }
@@ -321,7 +317,7 @@ static void check_liveness(struct worker *w, uint64_t now_ns)
     if (w->liveness != before) {
         log_at(w->liveness == LIVENESS_UP ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, "worker liveness",
                LOG_S("worker", w->name), LOG_S("now", liveness_name(w->liveness)));
-        dispatch_pool(w->m, w->pool);
+        dispatch_soon(w->m, w->pool);
     }
 }
 

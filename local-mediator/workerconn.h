@@ -7,7 +7,7 @@
 
 #include "local-mediator/mediator.h"
 
-#define WORKER_DEPTH_MAX 4096u
+#define WORKER_DEPTH_MAX (VGPU_RING_ENTRIES_MAX - 1u) /* and the express credit */
 
 /** worker_on_connect() - the listener's callback: somebody connected to the worker socket */
 void worker_on_connect(struct listener *l, int fd);

@@ -3,8 +3,9 @@
  * cpu.c - the CPU backend: a pool of threads and a queue by band; see gpu.h
  *
  * A submitted job is in exactly one of: a queue (one per band, FIFO), the hands of one thread, the
- * list of ended jobs; a tiny one goes straight to that list, run by the owner. Queue and list are under one mutex, held for a few instructions. The eventfd
- * is written when the list becomes non-empty and read when poll() has emptied it.
+ * list of ended jobs. Queues and list are under one mutex, held for a few instructions. The eventfd is
+ * written when a job ends and the owner waits for that (arm()), and read by the next poll(). A tiny job
+ * is run by the owner itself and goes to a list of the owner's own, past mutex and eventfd.
  */
 #include "gpu-worker/cpu/cpu.h"
 
@@ -26,11 +27,16 @@ struct job_list {
     struct gpu_job *head, **tail;
 };
 
+enum bell { BELL_SILENT, BELL_ARMED, BELL_RUNG };
+
 struct gpu {
     struct gpu_caps caps;
     struct cpu_context context;
     uint32_t depth;
-    uint32_t submitted; /* the owner's */
+    uint32_t submitted;     /* the owner's */
+    struct job_list tiny;   /* ended; the owner's */
+    _Atomic bool any_ended; /* `ended` is not empty; changed with the lock held */
+    _Atomic enum bell bell; /* state of event_fd; likewise */
     int event_fd;
     pthread_mutex_t lock;
     pthread_cond_t work; /* a queue is not empty, or closing */
@@ -84,10 +90,10 @@ static bool list_remove(struct job_list *list, const struct gpu_job *job)
 /* Called with the lock held. */
 static void end_job(struct gpu *gpu, struct gpu_job *job)
 {
-    bool first = !gpu->ended.head;
-
     list_push(&gpu->ended, job);
-    if (first) {
+    atomic_store(&gpu->any_ended, true);
+    if (atomic_load(&gpu->bell) == BELL_ARMED) {
+        atomic_store(&gpu->bell, BELL_RUNG);
         (void)!write(gpu->event_fd, &(uint64_t){1}, sizeof(uint64_t));
     }
 }
@@ -112,7 +118,7 @@ static void run_job(struct gpu *gpu, struct gpu_job *job)
     const struct cpu_op *op = cpu_op_find(job->request->hdr.op);
     uint64_t start_ns = clock_now_ns();
 
-    atomic_store(&job->started_ns, start_ns);
+    atomic_store_explicit(&job->started_ns, start_ns, memory_order_relaxed);
     job->error = cpu_stop(job);
     if (!job->error) {
         job->error = op->run(&gpu->context, job, job->why);
@@ -218,6 +224,7 @@ static int cpu_open(const struct gpu_config *config, struct gpu **ret, char *why
     pthread_mutex_init(&gpu->lock, NULL);
     pthread_cond_init(&gpu->work, NULL);
     list_init(&gpu->ended);
+    list_init(&gpu->tiny);
     for (unsigned band = 0; band < VGPU_BANDS; band++) {
         list_init(&gpu->queues[band]);
     }
@@ -289,19 +296,16 @@ static int cpu_submit(struct gpu *gpu, struct gpu_job *job)
     job->error = VGPU_E_OK;
     job->why[0] = 0;
     job->run_ns = 0;
-    atomic_store(&job->started_ns, 0);
-    atomic_store(&job->stop, 0);
-    bool tiny = is_tiny(job);
-    if (tiny) {
+    atomic_store_explicit(&job->started_ns, 0, memory_order_relaxed);
+    atomic_store_explicit(&job->stop, 0, memory_order_relaxed);
+    if (is_tiny(job)) {
         run_job(gpu, job);
+        list_push(&gpu->tiny, job);
+        return 0;
     }
     pthread_mutex_lock(&gpu->lock);
-    if (tiny) {
-        end_job(gpu, job);
-    } else {
-        list_push(&gpu->queues[job->band], job);
-        pthread_cond_signal(&gpu->work);
-    }
+    list_push(&gpu->queues[job->band], job);
+    pthread_cond_signal(&gpu->work);
     pthread_mutex_unlock(&gpu->lock);
     return 0;
 }
@@ -311,18 +315,49 @@ static int cpu_completion_fd(const struct gpu *gpu)
     return gpu->event_fd;
 }
 
-static size_t cpu_poll(struct gpu *gpu, struct gpu_job **ret, size_t max)
+static bool cpu_arm(struct gpu *gpu)
 {
-    size_t n = 0;
+    bool any;
 
+    if (!gpu->submitted) {
+        return false;
+    }
+    pthread_mutex_lock(&gpu->lock);
+    any = gpu->ended.head || gpu->tiny.head;
+    if (!any && atomic_load(&gpu->bell) == BELL_SILENT) {
+        atomic_store(&gpu->bell, BELL_ARMED);
+    }
+    pthread_mutex_unlock(&gpu->lock);
+    return any;
+}
+
+/* Return: how many are in @ret now, of which there were @n. */
+static size_t take_ended(struct gpu *gpu, struct gpu_job **ret, size_t n, size_t max)
+{
     pthread_mutex_lock(&gpu->lock);
     while (n < max && gpu->ended.head) {
         ret[n++] = list_pop(&gpu->ended);
     }
-    if (!gpu->ended.head) {
+    atomic_store(&gpu->any_ended, gpu->ended.head != NULL);
+    if (atomic_load(&gpu->bell) == BELL_RUNG) {
         (void)!read(gpu->event_fd, &(uint64_t){0}, sizeof(uint64_t));
     }
+    atomic_store(&gpu->bell, BELL_SILENT);
     pthread_mutex_unlock(&gpu->lock);
+    return n;
+}
+
+static size_t cpu_poll(struct gpu *gpu, struct gpu_job **ret, size_t max)
+{
+    size_t n = 0;
+
+    while (n < max && gpu->tiny.head) {
+        ret[n++] = list_pop(&gpu->tiny);
+    }
+    if (n < max && (atomic_load_explicit(&gpu->any_ended, memory_order_relaxed) ||
+                    atomic_load_explicit(&gpu->bell, memory_order_relaxed) != BELL_SILENT)) {
+        n = take_ended(gpu, ret, n, max);
+    }
     gpu->submitted -= n;
     return n;
 }
@@ -351,6 +386,7 @@ const struct gpu_backend gpu_cpu = {
     .object_drop = cpu_object_drop,
     .submit = cpu_submit,
     .completion_fd = cpu_completion_fd,
+    .arm = cpu_arm,
     .poll = cpu_poll,
     .cancel = cpu_cancel,
 };

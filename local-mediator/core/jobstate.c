@@ -1,52 +1,41 @@
 /* SPDX-License-Identifier: MIT */
 #include "local-mediator/core/jobstate.h"
 
-#include <stddef.h>
-
 #include "proto/vgpu_regs.h"
 
-struct row {
-    enum job_state state;
-    enum job_event event;
-    enum job_state next;
-};
+#define EVENTS (JOB_EVENT_DROP + 1)
+#define TO(state) ((state) + 1) /* 0: the event does not fit */
+
+/* An answer ends every state before SENDING; the stub may lose interest at any time. */
+#define ANY [JOB_EVENT_ANSWER] = TO(JOB_SENDING), [JOB_EVENT_DROP] = TO(JOB_ENDED)
 
 /* clang-format off */
-static const struct row rows[] = {
-    {JOB_RECEIVING, JOB_EVENT_INPUTS,   JOB_ACCEPTING},
-    {JOB_ACCEPTING, JOB_EVENT_ACCEPTED, JOB_QUEUED},
-    {JOB_QUEUED,    JOB_EVENT_PICKED,   JOB_RUNNING},
-    {JOB_RUNNING,   JOB_EVENT_RETRY,    JOB_QUEUED},
-    /* an answer ends every state before SENDING */
-    {JOB_RECEIVING, JOB_EVENT_ANSWER,   JOB_SENDING},
-    {JOB_ACCEPTING, JOB_EVENT_ANSWER,   JOB_SENDING},
-    {JOB_QUEUED,    JOB_EVENT_ANSWER,   JOB_SENDING},
-    {JOB_RUNNING,   JOB_EVENT_ANSWER,   JOB_SENDING},
-    {JOB_SENDING,   JOB_EVENT_SENT,     JOB_ENDED},
-    /* the stub may lose interest at any time */
-    {JOB_RECEIVING, JOB_EVENT_DROP,     JOB_ENDED},
-    {JOB_ACCEPTING, JOB_EVENT_DROP,     JOB_ENDED},
-    {JOB_QUEUED,    JOB_EVENT_DROP,     JOB_ENDED},
-    {JOB_RUNNING,   JOB_EVENT_DROP,     JOB_ENDED},
-    {JOB_SENDING,   JOB_EVENT_DROP,     JOB_ENDED},
+static const uint8_t table[JOB_ENDED + 1][EVENTS] = {
+    [JOB_RECEIVING] = {ANY, [JOB_EVENT_INPUTS] = TO(JOB_ACCEPTING)},
+    [JOB_ACCEPTING] = {ANY, [JOB_EVENT_ACCEPTED] = TO(JOB_QUEUED), [JOB_EVENT_HELD] = TO(JOB_WAITING)},
+    [JOB_WAITING]   = {ANY, [JOB_EVENT_ACCEPTED] = TO(JOB_QUEUED)},
+    [JOB_QUEUED]    = {ANY, [JOB_EVENT_PICKED] = TO(JOB_RUNNING)},
+    [JOB_RUNNING]   = {ANY, [JOB_EVENT_RETRY] = TO(JOB_QUEUED), [JOB_EVENT_UNWIND] = TO(JOB_ENDING)},
+    [JOB_ENDING]    = {ANY, [JOB_EVENT_RETRY] = TO(JOB_QUEUED)},
+    [JOB_SENDING]   = {[JOB_EVENT_SENT] = TO(JOB_ENDED), [JOB_EVENT_DROP] = TO(JOB_ENDED)},
 };
 /* clang-format on */
 
 int jobstate_next(enum job_state state, enum job_event event, enum job_state *ret_next)
 {
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        if (rows[i].state == state && rows[i].event == event) {
-            *ret_next = rows[i].next;
-            return 0;
-        }
+    uint8_t to = state <= JOB_ENDED && event < EVENTS ? table[state][event] : 0;
+
+    if (!to) {
+        return JOBSTATE_E_INVALID;
     }
-    return JOBSTATE_E_INVALID;
+    *ret_next = (enum job_state)(to - 1);
+    return 0;
 }
 
 const char *jobstate_name(enum job_state state)
 {
-    static const char *const names[] = {"receiving", "accepting", "queued",
-                                        "running",   "sending",   "ended"};
+    static const char *const names[] = {"receiving", "accepting", "waiting", "queued",
+                                        "running",   "ending",    "sending", "ended"};
 
     return state <= JOB_ENDED ? names[state] : "unknown";
 }

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Workers that die, hang, lie or come late; VMs that vanish, reset and come back. Nothing is lost."""
 
+import contextlib
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -79,8 +81,7 @@ def test_refused_region_is_attached_again(m):
     with m.worker("w0") as w, m.stub("a") as s:
         for _ in range(2):
             s.request(*echo(b"x" * 64, inline=False))
-            region = w.channel.wait("ATTACH").fields.region
-            w.channel.send("DETACHED", region=region)
+            w.refuse_region()
             w.done(w.job(), error=P.E["INTERNAL"])
             assert s.answer().error == P.E["INTERNAL"]
         s.close()
@@ -270,16 +271,157 @@ def test_bad_response_is_an_internal_error(m, lie):
         assert s.answer().error == P.E["INTERNAL"]
 
 
-def test_done_for_no_attempt_is_ignored(m):
+def break_ring(w, job, what):
+    """What an executor must not do with its job ring; `job` is in flight."""
+    ring = job.ring.ring
+    good = P.response(job.request, 0)
+    if what == "complete_tail jumps":
+        ring.store(ring.COMPLETE_TAIL, ring.entries + 1)
+    elif what == "complete_tail goes back":
+        ring.store(ring.COMPLETE_TAIL, 2**32 - 1)
+    elif what == "a slot that does not exist":
+        w.complete(job, good, slot=ring.entries)
+    elif what == "a slot that is not in flight":
+        w.complete(job, good, slot=(job.desc.slot + 1) % ring.entries)
+    elif what == "another job's number":
+        w.complete(job, good, job_id=job.id + 1)
+    elif what == "another tag":
+        w.complete(job, good, tag=job.id + 1)
+    elif what == "another attempt":
+        w.complete(job, good, attempt=2)
+    elif what == "a response larger than its slot":
+        w.complete(job, good, length=P.EXEC_SLOT_BYTES + 1)
+    elif what == "a response larger than any":
+        w.complete(job, good, length=P.size("vgpu_done") + P.REQ_MAX + 1)
+    elif what == "a response that is no response":
+        w.complete(job, b"", length=20)
+    elif what == "a reserved field":
+        w.complete(job, good, reserved=1)
+    os.eventfd_write(job.ring.call, 1)
+
+
+@pytest.mark.parametrize("what", [
+    "complete_tail jumps", "complete_tail goes back", "a slot that does not exist",
+    "a slot that is not in flight", "another job's number", "another tag", "another attempt",
+    "a response larger than its slot", "a response larger than any", "a response that is no response",
+    "a reserved field"])
+def test_a_broken_job_ring_ends_the_executor(m, what):
+    """Its job runs elsewhere; nobody else notices."""
+    with m.worker("w0") as w0, m.stub("a") as s:
+        s.request(*echo(b"x" * 64, inline=False))
+        job = w0.job()
+        break_ring(w0, job, what)
+        kill = w0.link.wait("KILL_EXECUTOR")
+        assert kill.fields.executor == 1 and kill.fields.reason == P.E["INTERNAL"]
+        with m.worker("w1") as w1:
+            w0.gone()
+            w1.do_echo(w1.job())
+            answer = s.answer()
+            assert answer.error == 0 and answer.hdr.attempts == 2
+            wait_for("nothing lingers", lambda: lingering(m) == 0)
+
+
+def test_an_executor_that_outlives_its_channel(m):
+    """It may still write: its supervisor is asked to end it, and the VM's reset waits for that."""
+    with m.worker("w0") as w, m.stub("a") as s:
+        s.request(*echo(b"x" * 64, inline=False))
+        w.job()
+        channel, w.channel = w.channel, None
+        channel.close()
+        kill = w.link.wait("KILL_EXECUTOR").fields
+        assert (kill.executor, kill.reason) == (1, P.E["WORKER_LOST"])
+        assert lingering(m) == 1
+        w.link.send("EXECUTOR_GONE", executor=1, status=9)
+        wait_for("nothing lingers", lambda: lingering(m) == 0)
+
+
+def test_a_job_is_completed_once(m):
     with m.worker("w0") as w, m.stub("a") as s:
         s.request(*echo(b"x"))
         job = w.job()
-        for id_, attempt in ((job.id + 1, 1), (job.id, 2), (0, 0)):
-            w.channel.send("DONE", tail=P.response(job.request, 0), job=id_, attempt=attempt)
         w.do_echo(job)
         assert s.answer().error == 0
-        w.do_echo(job)  # twice
-        m.wait_log("DONE for no attempt")
+        w.do_echo(job)
+        s.request(*echo(b"y"))  # an idle executor's ring is not looked at
+        assert w.link.wait("KILL_EXECUTOR").fields.executor == 1
+
+
+def test_bytes_that_change_after_completion(m):
+    """A response is checked on a private copy: what the executor writes later is nothing."""
+    with m.worker("w0") as w, m.stub("a") as s:
+        stop = threading.Event()
+
+        def scribble(job):
+            at = job.ring.ring.response_at(job.desc.slot) + P.size("vgpu_done")
+            lie = P.response(job.request, 0, payload=b"y" * 8, size=9999, tag=3)
+            while not stop.is_set():
+                job.ring.ring.bytes[at : at + len(lie)] = lie
+
+        for i in range(50):
+            s.request(*echo(b"x" * 8))
+            job = w.job()
+            stop.clear()
+            thread = threading.Thread(target=scribble, args=(job,))
+            thread.start()
+            w.do_echo(job)
+            answer = s.answer()
+            stop.set()
+            thread.join()
+            assert answer.error in (0, P.E["INTERNAL"])
+            assert answer.hdr.size == P.size("vgpu_resp_hdr") + len(answer.payload)
+
+
+def test_eventfds_that_an_executor_made_block(m):
+    """The flags of an eventfd are shared: a full one that blocks must not hold the mediator up."""
+    with m.worker("w0") as w, m.stub("a") as s:
+        for _ in range(3):
+            os.set_blocking(w.ring.kick, False)
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(w.ring.kick)
+            os.eventfd_write(w.ring.kick, 2**64 - 2)
+            os.set_blocking(w.ring.kick, True)
+            os.set_blocking(w.ring.call, True)
+            s.request(*echo(b"x"))
+            w.do_echo(w.job())
+            assert s.answer().error == 0
+        s.request(P.request("INFO"))
+        assert s.answer().error == 0
+
+
+def test_results_in_the_ring_of_a_dead_executor_count(m):
+    """It completed and was killed before it could ring."""
+    with m.worker("w0") as w, m.stub("a") as s:
+        s.request(*echo(b"last words"))
+        job = w.job()
+        response = P.response(job.request, 0, payload=b"last words")
+        w.complete(job, response, ring=False)
+        job.ring.ring.publish()
+        w.gone()
+        assert s.answer().payload == b"last words"
+
+
+def test_long_jobs_keep_to_the_credits_quick_ones_do_not(tmp_path):
+    with MediatorRig(tmp_path) as m, m.worker("w0", depth=3) as w, m.stub("a") as s:
+        assert w.ring.fields.entries == 128
+
+        def bound(run_ns, count):
+            """How many of `count` requests the worker holds before it completes one."""
+            for i in range(count):
+                s.request(*echo(b"%3d" % i))
+            jobs = [w.job() for _ in range(3)]
+            with contextlib.suppress(TimeoutError):
+                while len(jobs) < count:
+                    jobs.append(w.job(limit_s=0.2))
+            held = len(jobs)
+            for i in range(count):
+                w.done(jobs[i] if i < held else w.job(), payload=b"abc", run_ns=run_ns)
+            assert all(s.answer().error == 0 for _ in range(count))
+            return held
+
+        assert bound(1000, 40) == 3
+        assert bound(1000, 40) == 3  # 80 quick ones by now
+        assert bound(10**6, 40) == 32
+        assert bound(1000, 40) == 3, "one that took long ended it"
 
 
 # ---- no worker, deadlines, full queues ----

@@ -7,7 +7,7 @@ import struct
 import subprocess
 
 import pytest
-from mediator_rig import ARENA, BIN, Link, MediatorRig, P, connect, echo, wait_for
+from mediator_rig import ARENA, BIN, VERSION, Link, MediatorRig, P, connect, echo, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def patch(message, offset, *data):
 
 
 def hello(**fields):
-    values = dict(version_min=1, version_max=1, boot_id=1, arena_size=ARENA)
+    values = dict(version_min=VERSION, version_max=VERSION, boot_id=1, arena_size=ARENA)
     values.update(fields)
     return P.message("HELLO", **values)
 
@@ -107,9 +107,9 @@ def test_vm_socket_unexpected_descriptors(m, bystander, name):
 
 
 REFUSALS = [
-    (dict(version_min=2, version_max=3), "REFUSED_VERSION"),
+    (dict(version_min=VERSION + 1, version_max=VERSION + 2), "REFUSED_VERSION"),
     (dict(version_min=0, version_max=0), "REFUSED_VERSION"),
-    (dict(version_min=1, version_max=0), "REFUSED_VERSION"),
+    (dict(version_min=VERSION, version_max=0), "REFUSED_VERSION"),
     (dict(arena_size=1 << 62), "REFUSED_MALFORMED"),
     (dict(rings=1), "REFUSED_MALFORMED"),
 ]
@@ -145,7 +145,7 @@ def test_wrong_uuid_and_wrong_uid(tmp_path):
             s.send_hello(uuid=bytes(16))
             assert s.wait("REFUSED").fields.reason == P.REFUSED_UNKNOWN_VM
         with m.stub("a", uuid=bytes.fromhex("11111111222233334444555555555555")) as s:
-            assert s.ack.version == 1
+            assert s.ack.version == VERSION
         if os.geteuid() == 0:
             assert os.stat(m.socket("c")).st_uid == 65534
             assert os.stat(m.socket("c")).st_mode & 0o777 == 0o600
@@ -255,13 +255,13 @@ def test_random_frames(m, bystander):
 
 
 def register(**fields):
-    values = dict(version_min=1, version_max=1, depth=1, ops=1 << 16, name="bad", backend="fake")
+    values = dict(version_min=VERSION, version_max=VERSION, depth=1, ops=1 << 16, name="bad", backend="fake")
     values.update(fields)
     return P.message("REGISTER", **values)
 
 
 @pytest.mark.parametrize("fields, reason", [
-    (dict(version_min=2, version_max=2), "REFUSED_VERSION"),
+    (dict(version_min=VERSION + 1, version_max=VERSION + 1), "REFUSED_VERSION"),
     (dict(depth=0), "REFUSED_MALFORMED"), (dict(depth=1 << 20), "REFUSED_MALFORMED"),
     (dict(flags=1), "REFUSED_MALFORMED"), (dict(name=""), "REFUSED_MALFORMED"),
     (dict(name="a b"), "REFUSED_MALFORMED"), (dict(name="x" * 64), "REFUSED_MALFORMED"),
@@ -280,7 +280,7 @@ def test_worker_refused(m, bystander, fields, reason):
 @pytest.mark.parametrize("frames", [
     [b"x"], [P.message("HEARTBEAT")], [P.message("REGISTER", reserved=b"\1")], [hello()],
     [register(), register(name="bad2")], [register(), P.message("EXECUTOR", executor=1)],
-    [register(), P.message("EXECUTOR_GONE", executor=3)], [register(), P.message("DONE", tail=bytes(64))],
+    [register(), P.message("EXECUTOR_GONE", executor=3)], [register(), P.message("DETACHED")],
     [register(), P.message("REGISTER_ACK")], [register(), bytes(70000)],
     [register(), P.message("HEARTBEAT", epoch=1)],
 ])
@@ -304,8 +304,8 @@ def test_executor_with_a_wrong_descriptor(m, bystander):
 
 
 @pytest.mark.parametrize("frame", [
-    b"x", P.message("HEARTBEAT", epoch=3), P.message("JOB", tail=bytes(48)), P.message("DONE"),
-    P.message("DONE", tail=bytes(P.REQ_MAX + 1)), P.message("DETACHED", reserved=1), hello(),
+    b"x", P.message("HEARTBEAT", epoch=3), P.message("RING"), P.message("JOB_CANCEL"),
+    P.message("DETACHED", tail=b"x"), P.message("DETACHED", reserved=1), hello(),
 ])
 def test_executor_channel_bad_frame(m, bystander, frame):
     with m.worker("bad") as bad, m.stub("a") as s:
@@ -388,7 +388,7 @@ def test_many_vms_load_quickly(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, complaint", [
-    ([], "--config FILE is missing"), (["--nonsense"], "nonsense"),
+    ([], "--config FILE is missing"), (["--nonsense"], "nonsense"), (["--nonsense"], "see vgpu-mediator --help"),
     (["--config", "x", "extra"], "extra"), (["--config", "x", "--log-level", "loud"], "loud"),
     (["--config", "x", "--log-format", "xml"], "xml"), (["--config", "x", "--run-dir", "rel"], "rel"),
 ])

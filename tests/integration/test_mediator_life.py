@@ -340,7 +340,7 @@ def test_a_new_executor_takes_over_while_the_old_one_ends(m):
         b.request(*echo(b"new"))
         w.do_echo(w.job())
         assert b.answer().payload == b"new"
-        old.send("DONE", tail=P.response(job.request, 0, payload=b"old"), job=job.id, attempt=1)
+        w.complete(job, P.response(job.request, 0, payload=b"old"))
         assert a.answer().payload == b"old"
         old.close()
         w.link.send("EXECUTOR_GONE", executor=1, status=0)

@@ -5,7 +5,7 @@ import os
 import socket
 
 import pytest
-from mediator_rig import ARENA, MediatorRig, P, echo, wait_for
+from mediator_rig import ARENA, VERSION, MediatorRig, P, echo, wait_for
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def m(tmp_path):
 
 def test_handshake_gives_identity_and_limits(m):
     with m.stub("a") as a, m.stub("b") as b:
-        assert (a.ack.version, a.ack.pool_id, a.ack.band, a.ack.up) == (1, 7, P.BAND_NORMAL, 1)
+        assert (a.ack.version, a.ack.pool_id, a.ack.band, a.ack.up) == (VERSION, 7, P.BAND_NORMAL, 1)
         assert (a.ack.vm_id, b.ack.vm_id) == (1, 2)
         assert a.ack.mediator_gen == b.ack.mediator_gen != 0
         assert a.ack.deadline_ms == 60000 and a.ack.max_bytes == 2 * ARENA
@@ -87,8 +87,9 @@ def test_work_is_spread_over_workers(m):
     with m.worker("w0") as w0, m.worker("w1") as w1, m.stub("a") as a, m.stub("b") as b:
         a.request(*echo(b"1"))
         b.request(*echo(b"2"))
-        w0.do_echo(w0.job())
-        w1.do_echo(w1.job())
+        first, second = w0.job(), w1.job()  # both, before one has room again
+        w0.do_echo(first)
+        w1.do_echo(second)
         assert {a.answer().hdr.worker, b.answer().hdr.worker} == {1, 2}
 
 

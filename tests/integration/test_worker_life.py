@@ -2,7 +2,11 @@
 """Life and death of a vgpu-worker: registering, jobs in flight, limits, faults on both sides."""
 
 import contextlib
+import fcntl
 import os
+import re
+import resource
+import select
 import signal
 import subprocess
 import threading
@@ -12,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from local_proto import P
-from worker_rig import BIN, LIMIT_S, SANITIZED, Gone, Region, WorkerRig
+from worker_rig import BIN, LIMIT_S, SANITIZED, Gone, JobRing, Region, WorkerRig, make_ring
 
 BATCH, NORMAL, HIGH, REALTIME = range(4)
 
@@ -69,7 +73,7 @@ def queued_echo(rig):
 def test_register_describes_the_worker(tmp_path):
     with WorkerRig(tmp_path, "--pool", "images", "--depth", "9", "--threads", "1") as rig:
         r = rig.register
-        assert r.version_min <= 1 <= r.version_max
+        assert r.version_min <= P.LOCAL_VERSION_MAX <= r.version_max
         assert r.name.rstrip(b"\0") == b"w0" and r.pool.rstrip(b"\0") == b"images"
         assert r.backend.rstrip(b"\0") == b"cpu" and r.device.rstrip(b"\0")
         assert r.depth == 9 and r.boot_id != 0 and r.memory_bytes == 0 and r.flags == 0
@@ -145,7 +149,8 @@ def test_heartbeats_on_both_connections(rig):
     assert first.name == "HEARTBEAT"
     for _ in range(3):
         assert echo(rig)
-    beat = rig.executor.receive()
+    while (beat := rig.executor.receive()).fields.progress < 3:
+        assert beat.name == "HEARTBEAT"
     assert beat.name == "HEARTBEAT" and beat.fields.progress == 3
     beats = [rig.link.receive() for _ in range(3)]
     assert all(b.name == "HEARTBEAT" for b in beats)
@@ -183,23 +188,32 @@ def test_a_short_job_passes_a_long_one(rig):
 def test_higher_bands_start_first(tmp_path):
     with WorkerRig(tmp_path, "--threads", "1", "--depth", "8") as rig:
         rig.new_region()
-        slow = rig.send_job(slow_request(rig), rig.region.number)
+        request = slow_request(rig)
+        out = P.buffers(request)[1].offset
+        slow = rig.send_job(request, rig.region.number)
+        wait_until(lambda: rig.region.bytes[out] != 0xa5, "it has written its first bytes")
         jobs = {band: rig.send_job(queued_echo(rig), rig.region.number, band)
                 for band in (BATCH, HIGH, NORMAL, REALTIME)}
+        assert echo_ran(rig), "all were taken: the ring is not ordered against the channel"
         rig.executor.send("JOB_CANCEL", job=slow, attempt=1)
         order = [rig.wait_done().job for _ in range(5)]
         assert order == [slow, jobs[REALTIME], jobs[HIGH], jobs[NORMAL], jobs[BATCH]]
 
 
-def test_more_jobs_than_credits_are_busy(rig):
+def test_more_jobs_than_credits_wait(rig):
     rig.new_region()
     jobs = [rig.send_job(slow_request(rig, beside=True), rig.region.number)
             for _ in range(5)]  # depth 4, one express
-    extra = rig.send_job(inline_echo())
-    assert rig.wait_done(extra).error == P.E["BUSY"]
-    for job in jobs:
+    extra = [rig.send_job(inline_echo()) for _ in range(2)]
+    with pytest.raises(TimeoutError):
+        rig.wait_done(limit_s=0.2)
+    rig.executor.send("JOB_CANCEL", job=extra[0], attempt=1)
+    assert rig.wait_done(extra[0]).error == P.E["CANCELLED"], "also one that waits"
+    rig.executor.send("JOB_CANCEL", job=jobs[0], attempt=1)
+    assert [rig.wait_done().job for _ in range(2)] == [jobs[0], extra[1]]
+    for job in jobs[1:]:
         rig.executor.send("JOB_CANCEL", job=job, attempt=1)
-    assert {rig.wait_done().job for _ in jobs} == set(jobs)
+    assert {rig.wait_done().job for _ in jobs[1:]} == set(jobs[1:])
 
 
 def test_cancel_a_queued_job(tmp_path):
@@ -265,6 +279,136 @@ def test_random_requests_do_no_harm(rig):
     assert echo(rig)
 
 
+# ---- ring and channel -----------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def stopped(pid):
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_job_that_is_seen_before_its_region(rig):
+    """More messages than the channel reads at a time stand before ATTACH; the ring is looked at next."""
+    region = Region(1, 1 << 20)
+    with stopped(rig.executor_pid):
+        for _ in range(100):
+            rig.executor.send("HEARTBEAT", progress=1)
+        rig.attach(region)
+        requests = [P.request("ECHO", [(P.BUF_ARENA, P.IN, 0, 64), (P.BUF_ARENA, P.OUT, out, 64)])
+                    for out in (64, 128, 192)]
+        jobs = [rig.send_job(request, region.number) for request in requests]
+    assert [rig.wait_done(job).error for job in jobs] == [0, 0, 0]
+    region.close()
+
+
+def test_a_cancel_that_is_seen_before_its_job(rig):
+    rig.new_region()
+    assert echo(rig)
+    with stopped(rig.executor_pid):
+        job = rig.send_job(slow_request(rig), rig.region.number)
+        rig.executor.send("JOB_CANCEL", job=job, attempt=1)
+        later = rig.send_job(inline_echo())
+    done = rig.wait_done(job)
+    assert done.error == P.E["CANCELLED"] and done.response.run_ns == 0, "it never ran"
+    assert rig.wait_done(later).error == 0
+
+
+def test_a_cancel_that_is_seen_before_a_hundred_jobs(tmp_path):
+    """The job that it means is the last of more than are taken at a time."""
+    with WorkerRig(tmp_path, "--threads", "1", ring=dict(entries=128)) as rig:
+        rig.new_region()
+        with stopped(rig.executor_pid):
+            for _ in range(100):
+                rig.send_job(inline_echo(), ring=False)
+            last = rig.send_job(slow_request(rig), rig.region.number)
+            rig.executor.send("JOB_CANCEL", job=last, attempt=1)
+        errors = {done.job: done.error for done in (rig.wait_done() for _ in range(101))}
+        assert errors.pop(last) == P.E["CANCELLED"] and set(errors.values()) == {0}
+
+
+def test_a_full_ring_wraps_many_times(rig):
+    rig.new_region()
+    for turn in range(40):
+        with stopped(rig.executor_pid) if turn % 8 == 0 else contextlib.nullcontext():
+            jobs = {rig.send_job(inline_echo(), ring=False) for _ in range(16)}
+            assert rig.jobs.ring.take() is None
+            rig.jobs.publish()
+        assert {rig.wait_done().job for _ in range(16)} == jobs
+
+
+def test_the_mediator_is_called_only_if_it_waits(rig):
+    """Fifteen more jobs after the one that was armed for: no write to the eventfd for them."""
+    ring = rig.jobs.ring
+    assert not ring.arm()
+    jobs = [rig.send_job(inline_echo(), ring=False) for _ in range(16)]
+    rig.jobs.publish()
+    wait_until(lambda: ring.load(ring.COMPLETE_TAIL) == 16, "all are completed")
+    assert os.eventfd_read(rig.jobs.call) == 1
+    assert [rig.wait_done().job for _ in range(16)] == jobs
+    rig.send_job(inline_echo())
+    wait_until(lambda: ring.load(ring.COMPLETE_TAIL) == 17, "it is completed")
+    assert rig.wait_done().error == 0
+    with pytest.raises(BlockingIOError):
+        os.eventfd_read(rig.jobs.call)
+
+
+def test_polling(tmp_path):
+    """The same results, and asleep when nothing comes."""
+    with WorkerRig(tmp_path, "--threads", "2", ring=dict(spin_us=200)) as rig:
+        rig.new_region()
+        for _ in range(50):
+            assert echo(rig)
+            assert rig.wait_done(rig.send_job(queued_echo(rig), rig.region.number)).error == 0
+        os.kill(rig.executor_pid, 0)
+        if not SANITIZED:
+            wait_until(lambda: Path(f"/proc/{rig.executor_pid}/stat").read_text().split()[2] == "S",
+                       "it sleeps")
+
+
+# ---- bulk in place --------------------------------------------------------------------------
+
+
+def status_kib(pid, field):
+    return int(re.search(rf"^{field}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.M)[1])
+
+
+def io_bytes(pid):
+    io = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+    return int(io["rchar"]) + int(io["wchar"])
+
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers keep memory of their own")
+@pytest.mark.parametrize("op", ["ECHO", "REDUCE", "AXPY"])
+def test_bulk_is_used_in_place(rig, op):
+    """No copy: private memory stays as it is, and nothing goes through descriptors."""
+    mib, n = 1 << 20, 16 << 20
+    region = rig.new_region(200 * mib)
+    x = region.bytes[: 4 * n].view("f4")
+    x[:] = 0.5
+    assert echo_ran(rig)
+    spans = {"ECHO": [(P.BUF_ARENA, P.IN, 0, 4 * n), (P.BUF_ARENA, P.OUT, 64 * mib, 4 * n)],
+             "REDUCE": [(P.BUF_ARENA, P.IN, 0, 4 * n), (P.BUF_ARENA, P.OUT, 64 * mib, 8)],
+             "AXPY": [(P.BUF_ARENA, P.IN, 0, 4 * n), (P.BUF_ARENA, P.IN, 0, 4 * n),
+                      (P.BUF_ARENA, P.OUT, 64 * mib, 4 * n)]}
+    bodies = {"ECHO": b"", "REDUCE": P.pack("vgpu_reduce", dtype=P.DTYPE["F32"], n=n, stride=1),
+              "AXPY": P.pack("vgpu_axpy", dtype=P.DTYPE["F32"], n=n, alpha=2.0, incx=1, incy=1)}
+    request = P.request(op, spans[op], bodies[op])
+    assert rig.wait_done(rig.send_job(request, region.number)).error == 0
+    anon, io = status_kib(rig.executor_pid, "RssAnon"), io_bytes(rig.executor_pid)
+    for _ in range(5):
+        done = rig.wait_done(rig.send_job(request, region.number))
+        assert done.error == 0, done.text
+    assert status_kib(rig.executor_pid, "RssAnon") - anon < 1024
+    assert io_bytes(rig.executor_pid) - io < 5 * 64 * mib / 100
+    out = region.bytes[64 * mib : 64 * mib + 8]
+    want = {"ECHO": 0.5, "REDUCE": 0.5 * n, "AXPY": 1.5}[op]
+    assert out.view("f8")[0] == want if op == "REDUCE" else out.view("f4")[0] == want
+
+
 # ---- regions --------------------------------------------------------------------------------
 
 
@@ -282,11 +426,96 @@ def test_bad_regions_are_refused(rig, seals, announced):
     assert echo(rig)
 
 
+def test_a_detach_that_crosses_the_refusal(rig):
+    """The mediator sends it before it reads DETACHED; there is one answer to both, and nobody ends."""
+    region = Region(5, 1 << 16, 0)
+    with stopped(rig.executor_pid):
+        rig.executor.send("ATTACH", region=5, size=region.size, fds=[region.fd])
+        rig.executor.send("DETACH", region=5)
+        rig.attach(Region(5, 1 << 16))
+    assert rig.executor.wait("DETACHED").fields.region == 5
+    request = P.request("ECHO", [(P.BUF_ARENA, P.IN, 0, 64), (P.BUF_ARENA, P.OUT, 64, 64)])
+    assert rig.wait_done(rig.send_job(request, 5)).error == 0
+    rig.executor.send("DETACH", region=5)
+    assert rig.executor.wait("DETACHED").fields.region == 5
+
+
 def test_a_pipe_is_no_region(rig):
     r, w = os.pipe()
     rig.executor.send("ATTACH", region=5, size=4096, fds=[r])
     assert rig.executor.wait("DETACHED").fields.region == 5
     os.close(r), os.close(w)
+
+
+def test_offset_and_writers_pipe(rig):
+    """Jobs see the memory from the offset on; the pipe's end is closed with the mapping."""
+    region = Region(9, 1 << 20)
+    r, w = os.pipe()
+    rig.executor.send("ATTACH", region=9, offset=65536, size=65536, fds=[region.fd, w])
+    os.close(w)
+    region.bytes[65536 : 65536 + 64] = 7
+    request = P.request("ECHO", [(P.BUF_ARENA, P.IN, 0, 64), (P.BUF_ARENA, P.OUT, 64, 64)])
+    assert rig.wait_done(rig.send_job(request, 9)).error == 0
+    assert np.all(region.bytes[65536 + 64 : 65536 + 128] == 7)
+    outside = P.request("ECHO", [(P.BUF_ARENA, P.IN, 0, 64), (P.BUF_ARENA, P.OUT, 65536, 64)])
+    assert rig.wait_done(rig.send_job(outside, 9)).error == P.E["BAD_BUFFER"]
+    assert not select.select([r], [], [], 0)[0], "it is held open"
+    rig.executor.send("DETACH", region=9)
+    rig.executor.wait("DETACHED")
+    assert os.read(r, 1) == b"", "nobody writes any more"
+    os.close(r)
+
+
+def test_writers_pipe_of_a_refused_region_is_closed(rig):
+    region = Region(9, 1 << 16)
+    for fields in (dict(offset=100, size=4096), dict(offset=1 << 16, size=4096), dict(size=1 << 20)):
+        r, w = os.pipe()
+        rig.executor.send("ATTACH", region=9, fds=[region.fd, w], **fields)
+        os.close(w)
+        assert rig.executor.wait("DETACHED").fields.region == 9
+        assert os.read(r, 1) == b""
+        os.close(r)
+
+
+def test_writers_pipe_ends_with_the_executor(rig):
+    region = Region(9, 1 << 16)
+    r, w = os.pipe()
+    rig.executor.send("ATTACH", region=9, size=4096, fds=[region.fd, w])
+    os.close(w)
+    assert echo_ran(rig) and echo_ran(rig)
+    os.kill(rig.executor_pid, signal.SIGKILL)
+    assert os.read(r, 1) == b""
+    os.close(r)
+    rig.link.wait("EXECUTOR_GONE")
+
+
+def test_more_regions_than_descriptors_by_default(rig):
+    """Each brings a pipe's end; the soft limit of descriptors is often 1024."""
+    region = Region(1, 1 << 16)
+    r, w = os.pipe()
+    for number in range(1, 2001):
+        rig.executor.send("ATTACH", region=number, size=4096, fds=[region.fd, w])
+    request = P.request("ECHO", [(P.BUF_ARENA, P.IN, 0, 64), (P.BUF_ARENA, P.OUT, 64, 64)])
+    for number in (1, 1000, 2000):
+        assert rig.wait_done(rig.send_job(request, number)).error == 0
+    assert open_fds(rig.executor_pid) > 2000
+    os.close(r), os.close(w)
+
+
+def test_fewer_descriptors_than_regions(tmp_path):
+    """A low hard limit: what does not fit is refused, the executor lives."""
+    limit = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    with WorkerRig(tmp_path, "--threads", "1", preexec_fn=limit) as rig:
+        region = Region(1, 1 << 16)
+        r, w = os.pipe()
+        for number in range(1, 301):
+            rig.executor.send("ATTACH", region=number, size=4096, fds=[region.fd, w])
+        refused = {rig.executor.wait("DETACHED").fields.region for _ in range(300 - 192)}
+        assert refused == set(range(193, 301))
+        request = P.request("ECHO", [(P.BUF_ARENA, P.IN, 0, 64), (P.BUF_ARENA, P.OUT, 64, 64)])
+        assert rig.wait_done(rig.send_job(request, 192)).error == 0
+        assert "LimitNOFILE" in rig.log()
+        os.close(r), os.close(w)
 
 
 def mapped(rig):
@@ -296,7 +525,9 @@ def mapped(rig):
 def test_detach_waits_for_the_last_job(rig):
     region = rig.new_region()
     slow = rig.send_job(slow_request(rig), region.number)
+    assert echo_ran(rig), "the slow job has its region: ring and channel are not ordered"
     rig.executor.send("DETACH", region=region.number)
+    assert echo_ran(rig) and echo_ran(rig), "DETACH was read"
     echo_request = P.request("ECHO", [(P.BUF_ARENA, P.IN, 0, 64), (P.BUF_ARENA, P.OUT, 64, 64)])
     late = rig.send_job(echo_request, region.number)
     assert rig.wait_done(late).error == P.E["INTERNAL"], "it is being detached"
@@ -473,7 +704,7 @@ def test_the_executor_inherits_nothing(tmp_path):
             rig.process = subprocess.Popen([BIN / "vgpu-worker", "--mediator", rig.path, "--name", "w0"],
                                            stdin=subprocess.DEVNULL, stderr=log, pass_fds=[secret])
         rig.accept()
-        assert rig.executor.receive().name == "HEARTBEAT"  # it has started
+        assert echo_ran(rig), "it has started"
         links = [os.readlink(f"/proc/{rig.executor_pid}/fd/{fd}")
                  for fd in os.listdir(f"/proc/{rig.executor_pid}/fd") if int(fd) > 2]
         assert not any("/dev/null" in link for link in links), links
@@ -535,7 +766,7 @@ def test_kill_before_registered(tmp_path):
 
 @pytest.mark.parametrize("what", [w for w in MALFORMED if w != "a message of another sender"]
                          + ["descriptor with HEARTBEAT", "ATTACH without descriptor", "DETACH of nothing",
-                            "JOB twice", "short request", "reserved field of JOB"])
+                            "RING twice", "RING with two descriptors"])
 def test_malformed_on_the_executor_channel(rig, what):
     rig.new_region()
     if what == "descriptor with HEARTBEAT":
@@ -544,20 +775,81 @@ def test_malformed_on_the_executor_channel(rig, what):
         rig.executor.send("ATTACH", region=3, size=4096)
     elif what == "DETACH of nothing":
         rig.executor.send("DETACH", region=333)
-    elif what == "JOB twice":
-        rig.send_job(slow_request(rig), rig.region.number)
-        rig.next_job -= 1
-        rig.send_job(inline_echo())
-    elif what == "short request":
-        rig.send_job(b"12345678")
-    elif what == "reserved field of JOB":
-        rig.executor.send("JOB", tail=inline_echo(), job=1, attempt=1, reserved=b"\1")
+    elif what == "RING twice":
+        JobRing(rig.executor).close()
+    elif what == "RING with two descriptors":
+        rig.executor.send("RING", entries=16, fds=[rig.region.fd] * 2)
     else:
         rig.executor.send_raw(MALFORMED[what])
     rig.executor.wait_closed()
     gone = expect_new_executor(rig, 1)
     assert os.waitstatus_to_exitcode(gone.fields.status) == 3
     assert gone.tail == b"the mediator broke the protocol"
+
+
+def break_ring(rig, what):
+    ring = rig.jobs.ring
+    if what == "submit_tail jumps":
+        ring.store(ring.SUBMIT_TAIL, ring.submit_tail + ring.entries + 1)
+        os.eventfd_write(rig.jobs.kick, 1)
+    elif what == "a slot that does not exist":
+        ring.submit(ring.entries, 100)
+        rig.jobs.publish()
+    elif what == "a slot in use":
+        rig.send_job(slow_request(rig), rig.region.number)
+        ring.free.append(next(iter(ring.busy)))
+        rig.send_job(inline_echo())
+    elif what == "another tag":
+        rig.send_job(inline_echo(), tag=99)
+    elif what == "a short job":
+        rig.send_job(b"12345678")
+    elif what == "a length of nothing":
+        rig.send_job(inline_echo(), length=0)
+    elif what == "a reserved field of the job":
+        rig.send_job(inline_echo(), reserved=b"\1")
+    elif what == "a reserved field of the descriptor":
+        rig.jobs.ring.submit(rig.jobs.ring.take(), 100, reserved=b"\1")
+        rig.jobs.publish()
+
+
+@pytest.mark.parametrize("what", ["submit_tail jumps", "a slot that does not exist", "a slot in use",
+                                  "another tag", "a short job", "a length of nothing",
+                                  "a reserved field of the job", "a reserved field of the descriptor"])
+def test_a_broken_job_ring(rig, what):
+    rig.new_region()
+    break_ring(rig, what)
+    rig.executor.wait_closed()
+    gone = expect_new_executor(rig, 1)
+    assert os.waitstatus_to_exitcode(gone.fields.status) == 3
+    assert gone.tail == b"the mediator broke the protocol"
+
+
+@pytest.mark.parametrize("wrong", [dict(entries=15), dict(entries=8192), dict(slot_bytes=4096),
+                                   dict(size=4096), dict(entries=32), "not sealed", "too small", "not first"])
+def test_a_bad_ring_message(tmp_path, wrong):
+    with WorkerRig(tmp_path, start=False) as rig:
+        rig.start()
+        rig.link = rig.accept_link()
+        rig.link.wait("REGISTER")
+        rig.acknowledge()
+        rig.take_executor(ring=False)
+        fields, fds, _ = make_ring(16)
+        if wrong == "not first":
+            rig.executor.send("JOB_CANCEL", job=1, attempt=1)
+        elif wrong in ("not sealed", "too small"):
+            with os.fdopen(os.memfd_create("bad", os.MFD_ALLOW_SEALING)) as bad:
+                os.ftruncate(bad.fileno(), fields["size"] - 4096 * (wrong == "too small"))
+                if wrong == "too small":
+                    fcntl.fcntl(bad.fileno(), 1033, 2)
+                rig.executor.send("RING", fds=[bad.fileno(), *fds[1:]], **fields)
+        else:
+            rig.executor.send("RING", fds=fds, **{**fields, **wrong})
+        for fd in fds:
+            os.close(fd)
+        rig.executor.wait_closed()
+        assert os.waitstatus_to_exitcode(rig.link.wait("EXECUTOR_GONE").fields.status) == 3
+        rig.take_executor()
+        assert rig.wait_done(rig.send_job(inline_echo())).error == 0
 
 
 # ---- the mediator goes, the worker goes -----------------------------------------------------

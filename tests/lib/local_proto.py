@@ -30,7 +30,7 @@ SCALARS = {
     "char": "c",
 }
 # Messages whose structure is not named after them.
-STRUCT_OF = {"CANCEL": "vgpu_cancel_msg", "RESET_ACK": "vgpu_reset"}
+STRUCT_OF = {"CANCEL": "vgpu_cancel_msg", "RESET_ACK": "vgpu_reset", "RING": "vgpu_exec_ring"}
 OPERATORS = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -50,12 +50,12 @@ class Layout:
     def __init__(self, name, fields, layouts, constants):
         self.name, self.fields, self.size = name, {}, 0
         self.align = 1
-        for ctype, field in fields:
+        for ctype, field, alignment in fields:
             base, _, count = field.partition("[")
             count = int(evaluate(count.rstrip("]"), constants)) if count else None
             inner = layouts.get(ctype)
             unit = inner.size if inner else struct.calcsize(SCALARS[ctype])
-            align = inner.align if inner else unit
+            align = max(inner.align if inner else unit, alignment)
             self.size = (self.size + align - 1) // align * align
             self.fields[base] = (self.size, ctype, count)
             self.size += unit * (count or 1)
@@ -92,6 +92,7 @@ class Proto:
         for header in ("vgpu_regs.h", "vgpu_local.h"):
             text = strip_comments((root / "proto" / header).read_text()).replace("\\\n", " ")
             self._constants(text)
+            self._enums(text)
             self._tables(text)
             self._structs(text)
         self.MSG_NAME = {v: k for k, v in self.MSG.items()}
@@ -109,6 +110,14 @@ class Proto:
             except ValueError:
                 pass
 
+    def _enums(self, text):
+        for body in re.findall(r"\benum \w+ \{([^}()]*)\}", text):
+            number = 0
+            for name, value in re.findall(r"(VGPU_\w+)\s*(?:=\s*(\w+))?", body):
+                number = int(value, 0) if value else number
+                self.constants[name] = number
+                number += 1
+
     def _tables(self, text):
         tables = {"REGS": self.REG, "OPS": self.OP, "ERRORS": self.E, "DTYPES": self.DTYPE,
                   "MSGS": self.MSG}
@@ -120,8 +129,9 @@ class Proto:
     def _structs(self, text):
         for name, body in re.findall(r"struct (vgpu_\w+) \{(.*?)\n\};", text, flags=re.S):
             fields = []
-            for ctype, names in re.findall(r"(?:struct )?(\w+)\s+([^;{}]+);", body):
-                fields += [(ctype, n.strip()) for n in names.split(",")]
+            field = r"(?:_Alignas\((\d+)\)\s+)?(?:struct )?(\w+)\s+([^;{}]+);"
+            for alignment, ctype, names in re.findall(field, body):
+                fields += [(ctype, n.strip(), int(alignment or 1)) for n in names.split(",")]
             self.layouts[name] = Layout(name, fields, self.layouts, self.constants)
 
     # ---- structures -------------------------------------------------------------------------

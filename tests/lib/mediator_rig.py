@@ -4,7 +4,7 @@
     with MediatorRig(tmp_path, vms=["a"]) as m, m.worker("w0") as w, m.stub("a") as s:
         s.request(P.request("ECHO", ...), inputs={0: b"..."})    # REQUEST and its DATA
         job = w.job()                                            # what the executor got
-        w.done(job, outputs={1: b"..."})                         # writes to the region, sends DONE
+        w.done(job, outputs={1: b"..."})                         # writes to the region, completes
         answer = s.answer()                                      # DATA collected, response parsed
 
 Waits have generous limits and end as soon as what they wait for is there.
@@ -14,6 +14,7 @@ import contextlib
 import json
 import mmap
 import os
+import select
 import shutil
 import signal
 import socket
@@ -25,11 +26,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from local_proto import P
+from ring import RingDevice
 from worker_rig import BIN, LIMIT_S, Gone, Link
 
 ALL_OPS = sum(1 << n for n in P.OP.values() if n >= 16)
 ALL_DTYPES = sum(1 << n for n in P.DTYPE.values())
 ARENA = 1 << 24
+VERSION = P.LOCAL_VERSION_MAX
 
 
 def wait_for(what, condition, limit_s=LIMIT_S):
@@ -82,7 +85,7 @@ class FakeStub(Link):
         self.send(name, tail=tail, epoch=self.epoch, **values)
 
     def send_hello(self, **fields):
-        values = dict(version_min=1, version_max=1, boot_id=self.boot_id, arena_size=ARENA,
+        values = dict(version_min=VERSION, version_max=VERSION, boot_id=self.boot_id, arena_size=ARENA,
                       conn_gen=1, band_wish=P.BAND_DEFAULT)
         values.update(self.fields)
         values.update(fields)
@@ -134,13 +137,43 @@ class FakeStub(Link):
         return result
 
 
+class ExecRing:
+    """An executor's end of its job ring."""
+
+    def __init__(self, message):
+        f, (memory, self.kick, self.call) = message.fields, message.fds
+        self.memory = mmap.mmap(memory, f.size)
+        os.close(memory)
+        self.ring = RingDevice(self.memory, 0, f.entries, f.slot_bytes)
+        self.fields = f
+
+    def complete(self, desc, data, ring=True, **changes):
+        """Respond to a descriptor; `changes` to the completion."""
+        values = dict(tag=desc.tag, slot=desc.slot, length=len(data), error=0)
+        values.update(changes)
+        self.ring.respond(desc.slot, data)
+        self.ring.complete(SimpleNamespace(tag=values["tag"], slot=values["slot"]), 0,
+                           values["length"], values["error"])
+        if ring:
+            self.publish()
+
+    def publish(self):
+        if self.ring.publish():
+            os.eventfd_write(self.call, 1)
+
+    def close(self):
+        for fd in (self.kick, self.call):
+            os.close(fd)
+
+
 class FakeWorker:
     """A supervisor and its executor."""
 
     def __init__(self, path, name="w0", heartbeat_s=0.05, executor=True, **fields):
         self.link = Link(connect(path))
         self.heartbeat_s, self.executors, self.regions = heartbeat_s, 0, {}
-        self.channel, self.silent, self.ended = None, threading.Event(), threading.Event()
+        self.channel, self.ring, self.writers, self.rings, self.refused = None, None, {}, [], set()
+        self.silent, self.ended = threading.Event(), threading.Event()
         self.register(name, **fields)
         threading.Thread(target=self._beat, daemon=True).start()
         if executor:
@@ -159,9 +192,14 @@ class FakeWorker:
             self.channel.close()
         for mapping in self.regions.values():
             mapping.close()
+        for ring in self.rings:
+            ring.close()
+        for fd in self.writers.values():
+            os.close(fd)
+        self.writers, self.rings = {}, []
 
     def register(self, name, **fields):
-        values = dict(version_min=1, version_max=1, depth=1, ops=ALL_OPS, dtypes=ALL_DTYPES,
+        values = dict(version_min=VERSION, version_max=VERSION, depth=1, ops=ALL_OPS, dtypes=ALL_DTYPES,
                       boot_id=int.from_bytes(os.urandom(4), "little"), name=name, backend="fake",
                       device="a test")
         values.update(fields)
@@ -183,7 +221,10 @@ class FakeWorker:
         self.link.send("EXECUTOR", executor=self.executors, pid=pid or os.getpid(),
                        fds=[theirs.fileno()])
         theirs.close()
-        self.channel = Link(ours)
+        self.channel, self.ring = Link(ours), None
+        with contextlib.suppress(Gone):  # when it is not accepted
+            self.ring = ExecRing(self.channel.wait("RING"))
+            self.rings.append(self.ring)
         return self.channel
 
     def gone(self, status=9, text=b"", executor=None):
@@ -194,25 +235,68 @@ class FakeWorker:
                        status=status)
 
     def _take_region(self, message):
-        mapping = mmap.mmap(message.fds[0], message.fields.size)
-        self.regions[message.fields.region] = mapping
+        f = message.fields
+        self.regions[f.region] = mmap.mmap(message.fds[0], f.size, offset=f.offset)
         os.close(message.fds[0])
+        if len(message.fds) > 1:
+            self.writers[f.region] = message.fds[1]
+
+    def _drop_region(self, region):
+        self.regions.pop(region).close()
+        if region in self.writers:
+            os.close(self.writers.pop(region))
+        self.channel.send("DETACHED", region=region)
+
+    def serve_message(self, limit_s=LIMIT_S):
+        """One message of the channel: regions come and go."""
+        message = self.channel.wait("ATTACH", "DETACH", "JOB_CANCEL", limit_s=limit_s)
+        if message.name == "ATTACH":
+            self._take_region(message)
+        elif message.name == "DETACH":
+            self._drop_region(message.fields.region)
+
+    def refuse_region(self):
+        """Wait for ATTACH and say that it cannot be mapped."""
+        message = self.channel.wait("ATTACH")
+        for fd in message.fds:
+            os.close(fd)
+        self.refused.add(message.fields.region)
+        self.channel.send("DETACHED", region=message.fields.region)
+
+    def _next_desc(self, limit_s):
+        end = time.monotonic() + limit_s
+        ring = self.ring
+        while True:
+            desc = ring.ring.take()
+            if desc:
+                return desc
+            if ring.ring.arm():
+                continue
+            ready = select.select([ring.kick, self.channel.sock], [], [],
+                                  max(end - time.monotonic(), 0))[0]
+            if not ready:
+                raise TimeoutError("no job within the limit")
+            if ring.kick in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(ring.kick)
+            else:
+                message = self.channel.receive()
+                if message.name == "ATTACH":
+                    self._take_region(message)
+                elif message.name == "DETACH":
+                    self._drop_region(message.fields.region)
 
     def job(self, limit_s=LIMIT_S):
-        """The next JOB: fields, the request, its buffers; regions are mapped on the way."""
-        while True:
-            message = self.channel.wait("ATTACH", "DETACH", "JOB", "JOB_CANCEL", limit_s=limit_s)
-            if message.name == "ATTACH":
-                self._take_region(message)
-            elif message.name == "DETACH":
-                self.regions.pop(message.fields.region).close()
-                self.channel.send("DETACHED", region=message.fields.region)
-            elif message.name == "JOB":
-                break
-        f = message.fields
-        return SimpleNamespace(id=f.job, attempt=f.attempt, region=f.region, fields=f,
-                               request=message.tail, bufs=P.buffers(message.tail),
-                               hdr=P.unpack("vgpu_req_hdr", message.tail))
+        """The next job: fields, the request, its buffers; regions are mapped on the way."""
+        desc = self._next_desc(limit_s)
+        f = P.unpack("vgpu_job", desc.request)
+        request = desc.request[P.size("vgpu_job") :]
+        assert desc.tag == f.job
+        while f.region and f.region not in self.regions and f.region not in self.refused:
+            self.serve_message(limit_s)
+        return SimpleNamespace(id=f.job, attempt=f.attempt, region=f.region, fields=f, desc=desc,
+                               ring=self.ring, request=request, bufs=P.buffers(request),
+                               hdr=P.unpack("vgpu_req_hdr", request))
 
     def cancelled(self, job, limit_s=LIMIT_S):
         """Wait for JOB_CANCEL of this job."""
@@ -247,7 +331,14 @@ class FakeWorker:
         for index, data in (outputs or {}).items():
             self.write(job, index, data)
         response = P.response(job.request, 0, error=error, payload=payload, run_ns=run_ns, **header)
-        self.channel.send("DONE", tail=response, job=job.id, attempt=job.attempt)
+        self.complete(job, response)
+
+    @staticmethod
+    def complete(job, response, ring=True, job_id=None, attempt=None, reserved=0, **changes):
+        """A completion with any bytes as its response."""
+        done = P.pack("vgpu_done", job=job.id if job_id is None else job_id, reserved=reserved,
+                      attempt=job.attempt if attempt is None else attempt)
+        job.ring.complete(job.desc, done + response, ring, **changes)
 
     def do_echo(self, job):
         """Answer an echo as a worker would."""
@@ -365,5 +456,6 @@ class MediatorRig:
         return rows[0] if rows else None
 
 
-__all__ = ["ALL_OPS", "ARENA", "BIN", "FakeStub", "FakeWorker", "Gone", "LIMIT_S", "Link",
-           "MediatorRig", "P", "connect", "echo", "wait_for"]
+__all__ = ["ALL_OPS", "ARENA", "BIN", "ExecRing", "FakeStub", "FakeWorker", "Gone", "LIMIT_S", "Link",
+           "MediatorRig", "P", "VERSION", "connect", "echo",
+           "wait_for"]

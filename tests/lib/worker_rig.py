@@ -23,11 +23,12 @@ from types import SimpleNamespace
 
 import numpy as np
 from local_proto import P
+from ring import RingDriver, ring_bytes
 
 BIN = Path(os.environ.get("VGPU_BIN", "build/dev/bin"))
 SANITIZED = bool(os.environ.get("VGPU_SANITIZE"))
 LIMIT_S = 60 if SANITIZED else 30
-F_ADD_SEALS, F_SEAL_SHRINK, F_SEAL_SEAL = 1033, 2, 1
+F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SHRINK, F_SEAL_SEAL = 1033, 4, 2, 1
 DTYPE = {"f4": "F32", "f8": "F64", "u1": "U8", "i1": "I8", "u4": "U32", "i4": "I32", "u8": "U64",
          "i8": "I64"}
 
@@ -45,7 +46,7 @@ class Link:
     """One end of a SOCK_SEQPACKET connection that speaks vgpu_local.h."""
 
     def __init__(self, sock):
-        self.sock, self.lock, self.seen = sock, threading.Lock(), []
+        self.sock, self.lock, self.seen, self.kept = sock, threading.Lock(), [], []
 
     def send_raw(self, data, fds=()):
         with self.lock:
@@ -56,6 +57,8 @@ class Link:
 
     def receive(self, limit_s=LIMIT_S):
         """The next message as a namespace: name, fields, tail, fds."""
+        if self.kept:
+            return self.kept.pop(0)
         if not select.select([self.sock], [], [], max(limit_s, 0))[0]:
             raise TimeoutError(f"no message within the limit; before: {self.seen[-8:]}")
         try:
@@ -68,6 +71,12 @@ class Link:
         if name != "HEARTBEAT":
             self.seen.append(name)
         return SimpleNamespace(name=name, fields=fields, tail=tail, fds=list(fds))
+
+    def keep(self):
+        """Read one message for a later receive(); heartbeats are dropped."""
+        before, self.kept = self.kept, []
+        message = self.receive(0)
+        self.kept = before + ([message] if message.name != "HEARTBEAT" else [])
 
     def wait(self, *names, limit_s=LIMIT_S):
         """The next message of one of these names; heartbeats between are skipped, nothing else is."""
@@ -86,6 +95,75 @@ class Link:
 
     def close(self):
         self.sock.close()
+
+
+def make_ring(entries):
+    """What RING carries: (fields, fds, RingDriver, memory); the caller closes the fds."""
+    size = ring_bytes(entries, P.EXEC_SLOT_BYTES)
+    fd = os.memfd_create("jobs", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+    os.ftruncate(fd, size)
+    fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+    memory = mmap.mmap(fd, size)
+    fds = [fd, os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK),
+           os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)]
+    fields = dict(entries=entries, slot_bytes=P.EXEC_SLOT_BYTES, size=size, spin_us=0)
+    return fields, fds, RingDriver(memory, 0, entries, P.EXEC_SLOT_BYTES)
+
+
+class JobRing:
+    """The mediator's end of a job ring."""
+
+    def __init__(self, link, entries=16, **fields):
+        values, fds, self.ring = make_ring(entries)
+        values.update(fields)
+        self.link, (memory, self.kick, self.call) = link, fds
+        link.send("RING", fds=fds, **values)
+        os.close(memory)
+
+    def submit(self, head, request, ring=True, **changes):
+        """A job: its struct vgpu_job and its request. Returns its slot."""
+        slot = self.ring.take()
+        assert slot is not None, "the ring is full"
+        data = head + request
+        self.ring.write(slot, data)
+        values = dict(length=len(data), tag=P.unpack("vgpu_job", head).job)
+        values.update(changes)
+        self.ring.submit(slot, **values)
+        if ring:
+            self.publish()
+        return slot
+
+    def publish(self):
+        if self.ring.publish():
+            os.eventfd_write(self.kick, 1)
+
+    def collect(self, limit_s=LIMIT_S):
+        """The next completion. Messages that come meanwhile are kept."""
+        end = time.monotonic() + limit_s
+        while True:
+            done = self.ring.collect()
+            if done:
+                self.ring.give_back(done.slot)
+                return done
+            if self.ring.arm():
+                continue
+            ready = select.select([self.call, self.link.sock], [], [], max(end - time.monotonic(), 0))[0]
+            if not ready:
+                raise TimeoutError("no completion within the limit")
+            if self.call in ready:
+                os.eventfd_read(self.call)
+            elif self.link.sock in ready:
+                try:
+                    self.link.keep()
+                except Gone:
+                    done = self.ring.collect()  # completed before it ended
+                    if not done:
+                        raise
+                    return done
+
+    def close(self):
+        for fd in (self.kick, self.call):
+            os.close(fd)
 
 
 class Region:
@@ -122,15 +200,15 @@ class Region:
 
 class WorkerRig:
     def __init__(self, directory, *arguments, heartbeat_ms=500, max_job_ms=60000, start=True,
-                 name="w0", beat=True):
+                 name="w0", beat=True, ring=None, preexec_fn=None):
         self.path = str(Path(directory) / "worker.sock")
         self.arguments, self.name = arguments, name
         self.heartbeat_ms, self.max_job_ms, self.beat = heartbeat_ms, max_job_ms, beat
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.log_path = Path(directory) / "worker.log"
-        self.process = self.link = self.executor = self.region = None
+        self.process = self.link = self.executor = self.region = self.jobs = None
         self.next_job, self.next_region, self.stopping = 1, 1, threading.Event()
-        self.autostart = start
+        self.autostart, self.ring_fields, self.preexec_fn = start, ring or {}, preexec_fn
 
     # ---- life ---------------------------------------------------------------------------------
 
@@ -149,7 +227,7 @@ class WorkerRig:
             self.process.kill()
         if self.process:
             self.process.wait()
-        for thing in (self.link, self.executor, self.listener, self.region):
+        for thing in (self.link, self.executor, self.listener, self.region, self.jobs):
             if thing:
                 thing.close()
         if exc[0] and self.log_path.exists():
@@ -159,7 +237,8 @@ class WorkerRig:
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [str(BIN / "vgpu-worker"), "--mediator", self.path, "--name", self.name,
-                 "--log-level", "debug", *self.arguments], stdin=subprocess.DEVNULL, stderr=log)
+                 "--log-level", "debug", *self.arguments], stdin=subprocess.DEVNULL, stderr=log,
+                preexec_fn=self.preexec_fn)
 
     def accept_link(self):
         self.listener.settimeout(LIMIT_S)
@@ -174,7 +253,7 @@ class WorkerRig:
         self.take_executor()
 
     def acknowledge(self, **values):
-        fields = dict(version=1, worker_id=1, heartbeat_ms=self.heartbeat_ms,
+        fields = dict(version=P.LOCAL_VERSION_MAX, worker_id=1, heartbeat_ms=self.heartbeat_ms,
                       max_job_ms=self.max_job_ms)
         fields.update(values)
         self.link.send("REGISTER_ACK", **fields)
@@ -186,13 +265,16 @@ class WorkerRig:
             while not self.stopping.wait(self.heartbeat_ms / 2000):
                 link.send("HEARTBEAT", progress=1)
 
-    def take_executor(self):
+    def take_executor(self, ring=True):
         message = self.link.wait("EXECUTOR")
         self.executor_number, self.executor_pid = message.fields.executor, message.fields.pid
         assert len(message.fds) == 1
         if self.executor:
             self.executor.close()
         self.executor = Link(socket.socket(fileno=message.fds[0]))
+        if self.jobs:
+            self.jobs.close()
+        self.jobs = JobRing(self.executor, **self.ring_fields) if ring else None
         return self.executor
 
     def log(self):
@@ -211,21 +293,27 @@ class WorkerRig:
 
     # ---- jobs ---------------------------------------------------------------------------------
 
-    def send_job(self, request, region=0, band=1, max_job_ms=None, attempt=1, tenant=1):
+    def send_job(self, request, region=0, band=1, max_job_ms=None, attempt=1, tenant=1, ring=True,
+                 reserved=b"", **changes):
+        """Submit a job; `changes` to its descriptor. Without `ring` the executor is not told yet."""
         job, self.next_job = self.next_job, self.next_job + 1
         limit = self.max_job_ms if max_job_ms is None else max_job_ms
-        self.executor.send("JOB", tail=request, job=job, attempt=attempt, region=region,
-                           tenant=tenant, max_job_ms=limit, band=band)
+        head = P.pack("vgpu_job", job=job, attempt=attempt, region=region, tenant=tenant,
+                      max_job_ms=limit, band=band, reserved=reserved)
+        self.jobs.submit(head, request, ring, **changes)
         return job
 
     def wait_done(self, job=None, limit_s=LIMIT_S):
-        done = self.executor.wait("DONE", limit_s=limit_s)
+        completion = self.jobs.collect(limit_s)
+        done = P.unpack("vgpu_done", completion.response)
+        tail = completion.response[P.size("vgpu_done") :]
         if job is not None:
-            assert done.fields.job == job
-        response = P.unpack("vgpu_resp_hdr", done.tail)
-        payload = done.tail[P.size("vgpu_resp_hdr") :]
-        assert response.size == len(done.tail)
-        return SimpleNamespace(job=done.fields.job, attempt=done.fields.attempt, error=response.error,
+            assert done.job == job
+        assert completion.tag == done.job and completion.error == done.reserved == 0
+        response = P.unpack("vgpu_resp_hdr", tail)
+        payload = tail[P.size("vgpu_resp_hdr") :]
+        assert response.size == len(tail)
+        return SimpleNamespace(job=done.job, attempt=done.attempt, error=response.error,
                                response=response, payload=payload,
                                text=payload.decode() if response.payload == P.PAYLOAD_TEXT else "")
 

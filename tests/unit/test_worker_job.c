@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* From a JOB message to a job that may run, and from a run to a response. */
+/* From a slot of the job ring to a job that may run, and from a run to a response. */
 #include "gpu-worker/job.h"
 
 #include <string.h>
@@ -14,7 +14,7 @@ static struct region region = {.id = 5, .base = memory, .bytes = REGION_BYTES};
 static struct job job;
 static char why[REQUEST_WHY_MAX];
 
-/* A JOB with an ECHO from the arena to the response and back; tests change it. */
+/* A job with an ECHO from the arena to the response and back; tests change it. */
 struct message {
     struct vgpu_job msg;
     struct vgpu_req_hdr hdr;
@@ -25,12 +25,7 @@ struct message {
 static struct message make(void)
 {
     struct message m = {
-        .msg = {.msg.length = sizeof(m),
-                .job = 9,
-                .attempt = 2,
-                .tenant = 3,
-                .max_job_ms = 100,
-                .band = VGPU_BAND_HIGH},
+        .msg = {.job = 9, .attempt = 2, .tenant = 3, .max_job_ms = 100, .band = VGPU_BAND_HIGH},
         .hdr = {.size = sizeof(m) - sizeof(m.msg),
                 .version = VGPU_REQ_VERSION,
                 .op = VGPU_OP_ECHO,
@@ -56,7 +51,8 @@ static uint32_t prepare(const struct message *m, struct region *r)
     struct gpu_caps caps = caps_of(VGPU_OP_ECHO, 0);
 
     why[0] = 0;
-    return job_prepare(&job, &m->msg, &m->hdr, r, &caps, why);
+    ck_assert_ptr_null(job_load(&job, m, sizeof(*m), m->msg.job));
+    return job_prepare(&job, r, &caps, why);
 }
 
 START_TEST(buffers_become_addresses)
@@ -71,7 +67,7 @@ START_TEST(buffers_become_addresses)
     ck_assert_uint_eq(job.gpu.band, VGPU_BAND_HIGH);
     ck_assert_uint_eq(job.gpu.tenant, 3);
     ck_assert_ptr_eq(job.gpu.user, &job);
-    ck_assert_uint_eq(job.id, 9);
+    ck_assert_uint_eq(job.head.job, 9);
     ck_assert_uint_eq(job.overran_ns, 0);
 }
 END_TEST
@@ -153,6 +149,12 @@ START_TEST(outside_the_region)
 }
 END_TEST
 
+static uint32_t load_and_prepare(const void *bytes, uint32_t length, const struct gpu_caps *caps)
+{
+    ck_assert_ptr_null(job_load(&job, bytes, length, 0));
+    return job_prepare(&job, &region, caps, why);
+}
+
 START_TEST(what_the_backend_does_not_offer)
 {
     struct gpu_caps caps = caps_of(VGPU_OP_SORT, OPS_BIT(VGPU_DTYPE_U8));
@@ -161,8 +163,7 @@ START_TEST(what_the_backend_does_not_offer)
         struct vgpu_req_hdr hdr;
         struct vgpu_buf bufs[2];
         struct vgpu_sort body;
-    } m = {.msg = {.msg.length = sizeof(m)},
-           .hdr = {.size = sizeof(m) - sizeof(m.msg),
+    } m = {.hdr = {.size = sizeof(m) - sizeof(m.msg),
                    .version = VGPU_REQ_VERSION,
                    .op = VGPU_OP_SORT,
                    .nbufs = 2,
@@ -171,15 +172,41 @@ START_TEST(what_the_backend_does_not_offer)
                     {VGPU_BUF_ARENA, VGPU_BUF_OUT, 0, 0, 64, 4}},
            .body = {.dtype = VGPU_DTYPE_F32, .n = 1}};
 
-    ck_assert_uint_eq(job_prepare(&job, &m.msg, &m.hdr, &region, &caps, why), VGPU_E_UNSUPPORTED);
+    ck_assert_uint_eq(load_and_prepare(&m, sizeof(m), &caps), VGPU_E_UNSUPPORTED);
     m.body.dtype = VGPU_DTYPE_F16;
-    ck_assert_uint_eq(job_prepare(&job, &m.msg, &m.hdr, &region, &caps, why), VGPU_E_BAD_DTYPE);
+    ck_assert_uint_eq(load_and_prepare(&m, sizeof(m), &caps), VGPU_E_BAD_DTYPE);
     m.body = (struct vgpu_sort){.dtype = VGPU_DTYPE_U8, .n = 4};
-    ck_assert_uint_eq(job_prepare(&job, &m.msg, &m.hdr, &region, &caps, why), VGPU_E_OK);
+    ck_assert_uint_eq(load_and_prepare(&m, sizeof(m), &caps), VGPU_E_OK);
     caps.ops = OPS_BIT(VGPU_OP_ECHO);
-    ck_assert_uint_eq(job_prepare(&job, &m.msg, &m.hdr, &region, &caps, why), VGPU_E_UNSUPPORTED);
+    ck_assert_uint_eq(load_and_prepare(&m, sizeof(m), &caps), VGPU_E_UNSUPPORTED);
     m.hdr.op = 64;
-    ck_assert_uint_eq(job_prepare(&job, &m.msg, &m.hdr, &region, &caps, why), VGPU_E_UNSUPPORTED);
+    ck_assert_uint_eq(load_and_prepare(&m, sizeof(m), &caps), VGPU_E_UNSUPPORTED);
+}
+END_TEST
+
+START_TEST(what_no_mediator_sends)
+{
+    struct message m = make();
+
+    ck_assert_ptr_nonnull(job_load(&job, &m, sizeof(m), 10));
+    ck_assert_ptr_nonnull(job_load(&job, &m, sizeof(m.msg), 9));
+    ck_assert_ptr_nonnull(job_load(&job, &m, sizeof(m.msg) + sizeof(m.hdr) - 1, 9));
+    ck_assert_ptr_nonnull(job_load(&job, &m, VGPU_EXEC_SLOT_BYTES + 1, 9));
+    m.msg.reserved[6] = 1;
+    ck_assert_ptr_nonnull(job_load(&job, &m, sizeof(m), 9));
+}
+END_TEST
+
+START_TEST(a_refusal_has_op_and_tag)
+{
+    struct message m = make();
+    struct vgpu_resp_hdr header;
+
+    ck_assert_ptr_null(job_load(&job, &m, sizeof(m), 9));
+    uint32_t size = job_refuse(&job, VGPU_E_BUSY, "no");
+    ck_assert_uint_eq(response_check(job.response, size, VGPU_OP_ECHO, 77, 1000, &header, why),
+                      VGPU_E_OK);
+    ck_assert_uint_eq(header.error, VGPU_E_BUSY);
 }
 END_TEST
 
@@ -194,6 +221,8 @@ int main(void)
     tcase_add_test(tc, errors_carry_a_sentence);
     tcase_add_loop_test(tc, a_job_that_overran_has_failed_however_it_ended, 0, 3);
     tcase_add_test(tc, outside_the_region);
+    tcase_add_test(tc, what_no_mediator_sends);
+    tcase_add_test(tc, a_refusal_has_op_and_tag);
     tcase_add_test(tc, what_the_backend_does_not_offer);
     suite_add_tcase(suite, tc);
     return unit_run(suite);
