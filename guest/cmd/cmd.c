@@ -15,12 +15,18 @@
 
 #define WAIT_SLICE_MS 100 /* how soon Ctrl-C is noticed */
 #define DEADLINE_MAX_S (7 * 24 * 3600)
+#define SPIN_MAX_US 1000000u
 
 const char cmd_options_help[] =
     "      --device WHICH    number or PCI address of the device, if there are several\n"
     "      --deadline S      give up after S seconds (default: the device's own deadline)\n"
     "      --pool N          number of the pool to use (default: the VM's own)\n"
     "      --band NAME       wish for a priority band: batch, normal, high, realtime\n"
+    "      --path NAME       how requests travel: auto (default), ring, windows\n"
+    "      --spin US         while requests end faster than US microseconds, look for their ends\n"
+    "                        without a pause, for at most US; 0: never (default: 50, or 0 with "
+    "one\n"
+    "                        CPU; VGPU_SPIN_US sets it too)\n"
     "      --json            machine-readable output\n"
     "  -h, --help            this text\n";
 
@@ -39,6 +45,31 @@ static int set_band(struct cmd *c, const char *name)
     }
     return cmd_fail(c, EXIT_USAGE, "--band %s: the bands are batch, normal, high and realtime",
                     name);
+}
+
+static int set_path(struct cmd *c, const char *name)
+{
+    static const char *const names[] = {
+        [VGPU_PATH_AUTO] = "auto", [VGPU_PATH_WINDOWS] = "windows", [VGPU_PATH_RING] = "ring"};
+
+    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(name, names[i]) == 0) {
+            c->path = (enum vgpu_path)i;
+            return 0;
+        }
+    }
+    return cmd_fail(c, EXIT_USAGE, "--path %s: the paths are auto, ring and windows", name);
+}
+
+static int set_spin(struct cmd *c, const char *option, const char *text)
+{
+    uint64_t us;
+
+    if (cmd_integer(c, option, text, 0, SPIN_MAX_US, &us)) {
+        return EXIT_USAGE;
+    }
+    c->spin_us = us ? (uint32_t)us : VGPU_SPIN_NEVER;
+    return 0;
 }
 
 static int set_deadline(struct cmd *c, const char *text)
@@ -74,6 +105,10 @@ int cmd_option(struct cmd *c, int option)
         return 0;
     case OPT_BAND:
         return set_band(c, optarg);
+    case OPT_PATH:
+        return set_path(c, optarg);
+    case OPT_SPIN:
+        return set_spin(c, "--spin", optarg);
     default: /* getopt has said what is wrong */
         fprintf(stderr, "Try `%s --help`.\n", c->name);
         return EXIT_USAGE;
@@ -152,9 +187,17 @@ static void on_state(void *arg, enum vgpu_state state)
 
 int cmd_open(struct cmd *c, struct vgpu **ret_gpu)
 {
-    struct vgpu_options options = {.device = c->device, .on_state = on_state, .arg = c};
+    struct vgpu_options options = {
+        .device = c->device, .on_state = on_state, .arg = c, .path = c->path};
+    const char *spin = getenv("VGPU_SPIN_US");
     struct vgpu_err err;
-    int r = device_open(&options, ret_gpu, &err);
+    int r = spin && !c->spin_us ? set_spin(c, "VGPU_SPIN_US", spin) : 0;
+
+    if (r) {
+        return r;
+    }
+    options.spin_us = c->spin_us;
+    r = device_open(&options, ret_gpu, &err);
 
     if (r == -EINVAL) {
         return cmd_fail(c, EXIT_USAGE, "--device: %s", err.text);

@@ -27,6 +27,8 @@ enum {
 struct cmd {
     const char *name; /* "vgpu denoise", for messages */
     const char *device;
+    enum vgpu_path path;
+    uint32_t spin_us; /* as in struct vgpu_options */
     bool json;
     bool said_no_backend;
     struct vgpu_request_options request;
@@ -38,7 +40,9 @@ enum {
     OPT_JSON,
     OPT_DEADLINE,
     OPT_POOL,
-    OPT_BAND
+    OPT_BAND,
+    OPT_PATH,
+    OPT_SPIN
 };
 
 /* clang-format off */
@@ -49,6 +53,8 @@ enum {
     { "deadline", required_argument, NULL, OPT_DEADLINE }, \
     { "pool", required_argument, NULL, OPT_POOL }, \
     { "band", required_argument, NULL, OPT_BAND }, \
+    { "path", required_argument, NULL, OPT_PATH }, \
+    { "spin", required_argument, NULL, OPT_SPIN }, \
     { NULL, 0, NULL, 0 }
 /* clang-format on */
 

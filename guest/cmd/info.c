@@ -63,11 +63,27 @@ static const char *state_name(uint32_t status)
     return state < 4 ? names[state] : "unknown";
 }
 
+static void print_rings(const struct vgpu_device *d)
+{
+    if (d->ring >= 0) {
+        printf("%-10s %d of %u is this process's, %u entries of %u bytes\n", "ring", d->ring,
+               d->rings, d->ring_entries, d->slot_bytes);
+    } else {
+        printf("%-10s none: %s\n", "ring", d->no_ring);
+    }
+    if (d->spin_us) {
+        printf("%-10s at most %u us while requests end faster than that\n", "spin", d->spin_us);
+    } else {
+        printf("%-10s never\n", "spin");
+    }
+}
+
 static void print_device(const struct vgpu_device *d)
 {
     printf("%-10s %s, ABI %u.%u\n", "device", d->address, d->abi_version >> 16,
            d->abi_version & 0xffff);
     printf("%-10s %s\n", "path", d->path);
+    print_rings(d);
     if (d->arena[0]) {
         print_size("arena", d->arena_bytes);
         printf("%-10s %s\n", "mapping", d->arena);
@@ -123,6 +139,10 @@ static void json_device(const struct vgpu_device *d)
     cmd_json_string(stdout, d->address);
     json_field("path", d->path);
     json_field("mapping", d->arena);
+    json_field("no_ring", d->no_ring);
+    printf(", \"rings\": %u, \"ring\": %d, \"ring_entries\": %u, \"slot_bytes\": %u, "
+           "\"depth\": %u, \"spin_us\": %u",
+           d->rings, d->ring, d->ring_entries, d->slot_bytes, d->depth, d->spin_us);
     printf(", \"abi\": \"%u.%u\", \"features\": [", d->abi_version >> 16, d->abi_version & 0xffff);
     for (size_t i = 0, n = 0; i < N_FEATURES; i++) {
         if (d->features & features[i].bit) {

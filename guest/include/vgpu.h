@@ -80,6 +80,16 @@ enum vgpu_state {
     VGPU_STATE_IN_USE,     /* another process of this VM uses the device just now */
 };
 
+/* How requests travel. */
+enum vgpu_path {
+    VGPU_PATH_AUTO,    /* a ring when there is one for this process, the windows otherwise */
+    VGPU_PATH_WINDOWS, /* the windows of BAR 0: one request of the VM at a time */
+    VGPU_PATH_RING,    /* a ring of BAR 2, or vgpu_open() fails */
+};
+
+#define VGPU_SPIN_AUTO 0u          /* 50 us where there is more than one CPU, else not at all */
+#define VGPU_SPIN_NEVER UINT32_MAX /* sleep between looks */
+
 struct vgpu_options {
     /* NULL: the only device, or the first. "0", "1", ...: index in order of address. Otherwise a
      * PCI address; the domain may be left out (00:04.0). */
@@ -88,6 +98,10 @@ struct vgpu_options {
      * it must not wait for requests itself. May be NULL. */
     void (*on_state)(void *arg, enum vgpu_state state);
     void *arg;
+    enum vgpu_path path;
+    /* While requests end at shorter intervals than this, microseconds, a waiting thread looks again
+     * without a pause, for at most so long. Or VGPU_SPIN_AUTO, VGPU_SPIN_NEVER. */
+    uint32_t spin_us;
 };
 
 /**
@@ -101,7 +115,8 @@ struct vgpu_options {
  *
  * Return: 0; -ENODEV no such device; -EACCES not permitted; -EPERM the kernel is locked down;
  * -EBUSY a kernel driver owns the device; -EPROTONOSUPPORT the device speaks another version;
- * -EINVAL @options name no device; -ENOMEM; other -errno from the system.
+ * -EINVAL @options name no device; -ENOMEM; other -errno from the system. With VGPU_PATH_RING also
+ * -EBUSY: no ring is free.
  */
 int vgpu_open(const struct vgpu_options *options, struct vgpu **ret_gpu, struct vgpu_err *ret_err);
 
@@ -116,8 +131,17 @@ void vgpu_close(struct vgpu *gpu);
 /* What the registers say, at this moment. */
 struct vgpu_device {
     char address[VGPU_ADDRESS_MAX];
-    char path[64];  /* how requests travel: "sysfs: BAR 0 windows, polled" */
+    char path[96];  /* how requests travel: "sysfs: ring 0 of 4, 126 requests at a time, polled" */
     char arena[64]; /* how the arena is mapped: "resource2_wc (write combining)"; "" without one */
+    char no_ring[96]; /* why this process has no ring, "" when it has one */
+    uint32_t rings;   /* of the device; 0: none that can be used */
+    int32_t ring;     /* of this process, -1: none */
+    uint32_t ring_entries;
+    uint32_t slot_bytes;
+    uint32_t depth;   /* requests of this process at the device at a time */
+    uint32_t spin_us; /* as it is in effect; 0: never */
+    uint64_t spins;   /* looks of this process that came without a pause so far */
+    uint64_t naps;    /* and pauses between looks */
     uint32_t abi_version;
     uint32_t features; /* VGPU_FEATURE_* */
     uint32_t vm_id;    /* 0 while no mediator has answered */
@@ -160,7 +184,8 @@ int vgpu_info(struct vgpu *gpu, uint32_t deadline_ms, struct vgpu_info *ret_info
  * @timeout_ms: how long to wait until the reset is complete, milliseconds
  * @ret_err:    why it failed; may be NULL
  *
- * Heals a device whose STATUS says BROKEN. Requests of other processes of this VM are lost too.
+ * Heals a device whose STATUS says BROKEN. A device that works is only reset while no other process
+ * of this VM has a request in flight.
  *
  * Return: 0; -EBUSY another process kept the device; -ETIMEDOUT the device did not finish;
  * -ENODEV it was unplugged.

@@ -11,13 +11,13 @@
 #define GUEST_CLIENT_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "common/core/request.h"
+#include "common/core/spin.h"
 #include "guest/lib/arena.h"
 #include "guest/lib/encode.h"
-
-#define CLIENT_FLIGHTS_MAX 64u
 
 enum request_state { REQUEST_IDLE, REQUEST_QUEUED, REQUEST_FLYING, REQUEST_ENDED };
 
@@ -49,8 +49,7 @@ struct flight {
     uint64_t guard_ns; /* when the library ends it itself */
     unsigned nstaged;
     uint64_t staged[VGPU_BUFS_MAX]; /* offsets in the arena */
-    uint32_t len;
-    uint8_t bytes[VGPU_REQ_MAX];
+    struct flight *next;            /* unused ones */
 };
 
 struct vgpu {
@@ -63,10 +62,17 @@ struct vgpu {
     bool driving;
     unsigned requests; /* that exist */
     struct vgpu_request *head, **tail;
-    struct flight flights[CLIENT_FLIGHTS_MAX];
+    struct flight *flights; /* as many as the transport takes, rounded up to a power of two */
+    unsigned flights_max;
     unsigned nflights;
-    uint64_t next_tag;
-    uint64_t progress_ns; /* when something last happened */
+    struct flight *unused;
+    struct flight *waiting; /* the one that is to start next */
+    uint64_t next_tag;      /* a multiple of flights_max; the flight's index is added */
+    atomic_bool look;       /* a request is to be cancelled */
+    uint64_t look_ns;       /* when deadlines are looked at again */
+    struct spin spin;
+    atomic_ullong spins, naps; /* for people */
+    uint64_t progress_ns;      /* when something last happened */
     enum vgpu_state state;
     int fault; /* the device is unusable: every request ends with this code */
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* device.c - open, describe, reset and close a device, and its memory; see vgpu.h */
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -12,6 +13,8 @@
 #include "guest/lib/pci.h"
 
 #define CLOSE_WAIT_NS (2 * CLOCK_NS_PER_S)
+#define CLOSE_AWAY_NS (CLOCK_NS_PER_S / 20) /* while no mediator is there to end anything */
+#define SPIN_AUTO_US 50u
 
 static void init_cond(pthread_cond_t *cond)
 {
@@ -21,6 +24,41 @@ static void init_cond(pthread_cond_t *cond)
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(cond, &attr);
     pthread_condattr_destroy(&attr);
+}
+
+/* Polling takes the CPU from whoever is to answer, if there is only one. */
+static uint32_t spin_us(const struct vgpu_options *options)
+{
+    cpu_set_t cpus;
+
+    switch (options->spin_us) {
+    case VGPU_SPIN_NEVER:
+        return 0;
+    case VGPU_SPIN_AUTO:
+        return sched_getaffinity(0, sizeof(cpus), &cpus) == 0 && CPU_COUNT(&cpus) > 1 ? SPIN_AUTO_US
+                                                                                      : 0;
+    default:
+        return options->spin_us;
+    }
+}
+
+static int init_flights(struct vgpu *gpu)
+{
+    unsigned n = 1;
+
+    while (n < gpu->transport->limits.depth) {
+        n *= 2;
+    }
+    gpu->flights = calloc(n, sizeof(*gpu->flights));
+    if (!gpu->flights) {
+        return -ENOMEM;
+    }
+    gpu->flights_max = n;
+    while (n--) {
+        gpu->flights[n].next = gpu->unused;
+        gpu->unused = &gpu->flights[n];
+    }
+    return 0;
 }
 
 int client_new(struct transport *transport, const struct vgpu_options *options,
@@ -36,12 +74,20 @@ int client_new(struct transport *transport, const struct vgpu_options *options,
         gpu->options = *options;
     }
     gpu->transport = transport;
+    if (init_flights(gpu) != 0) {
+        transport->ops->close(transport);
+        free(gpu);
+        return -ENOMEM;
+    }
+    gpu->options.spin_us = spin_us(&gpu->options);
+    spin_init(&gpu->spin, gpu->options.spin_us * UINT64_C(1000));
     gpu->tail = &gpu->head;
     gpu->state = VGPU_STATE_UP;
     /* Tags that no other process of this VM uses. */
     if (getrandom(&gpu->next_tag, sizeof(gpu->next_tag), GRND_NONBLOCK) != sizeof(gpu->next_tag)) {
         gpu->next_tag = clock_wall_ns();
     }
+    gpu->next_tag &= ~(uint64_t)(gpu->flights_max - 1);
     arena_init(&gpu->arena, transport);
     pthread_mutex_init(&gpu->lock, NULL);
     init_cond(&gpu->ended);
@@ -53,7 +99,7 @@ int client_new(struct transport *transport, const struct vgpu_options *options,
 int vgpu_open(const struct vgpu_options *options, struct vgpu **ret_gpu, struct vgpu_err *ret_err)
 {
     struct transport *transport;
-    int r = pci_open(PCI_DEVICES, options ? options->device : NULL, &transport, ret_err);
+    int r = pci_open(PCI_DEVICES, options, &transport, ret_err);
 
     if (r) {
         return r;
@@ -76,13 +122,15 @@ static void nap(uint64_t ns)
 
 void vgpu_close(struct vgpu *gpu)
 {
-    uint64_t until_ns = clock_now_ns() + CLOSE_WAIT_NS;
+    uint64_t start_ns = clock_now_ns();
 
     if (!gpu) {
         return;
     }
     /* What was given up should end before its memory may go to another process. */
-    while (gpu->nflights && clock_now_ns() < until_ns) {
+    while (gpu->nflights &&
+           clock_now_ns() - start_ns <
+               (gpu->state == VGPU_STATE_NO_BACKEND ? CLOSE_AWAY_NS : CLOSE_WAIT_NS)) {
         client_drive(gpu);
         nap(CLOCK_NS_PER_MS);
     }
@@ -91,12 +139,21 @@ void vgpu_close(struct vgpu *gpu)
     pthread_mutex_destroy(&gpu->lock);
     pthread_cond_destroy(&gpu->ended);
     pthread_cond_destroy(&gpu->kick);
+    free(gpu->flights);
     free(gpu);
 }
 
 int vgpu_describe(struct vgpu *gpu, struct vgpu_device *ret_device)
 {
-    return gpu->transport->ops->describe(gpu->transport, ret_device);
+    int r = gpu->transport->ops->describe(gpu->transport, ret_device);
+
+    if (r == 0) {
+        ret_device->depth = gpu->transport->limits.depth;
+        ret_device->spin_us = gpu->options.spin_us;
+        ret_device->spins = atomic_load_explicit(&gpu->spins, memory_order_relaxed);
+        ret_device->naps = atomic_load_explicit(&gpu->naps, memory_order_relaxed);
+    }
+    return r;
 }
 
 int vgpu_info(struct vgpu *gpu, uint32_t deadline_ms, struct vgpu_info *ret_info,

@@ -3,21 +3,22 @@
  * drive - one round of the driver: collect what ended, end what is overdue, start what waits
  *
  * A request whose turn it is becomes a flight: its memory is placed and copied to the arena where
- * that is needed, its bytes are made, and the transport is asked to start it until it does. One
- * that outlives its deadline by GRACE_NS is given up: its request ends, the flight stays until the
- * transport has seen it end, and the arena puts frees off meanwhile.
+ * that is needed, the transport is asked for room until there is some, and its bytes are written
+ * there. One that outlives its deadline by GRACE_NS is given up: its request ends, the flight stays
+ * until the transport has seen it end, and the arena puts frees off meanwhile.
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <stddef.h>
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/core/ring.h"
 #include "guest/lib/client.h"
 
 #define GRACE_NS CLOCK_NS_PER_S              /* for the device to end a request at its deadline */
+#define AWAY_GRACE_NS (CLOCK_NS_PER_S / 10)  /* the same while no mediator could */
 #define CANCEL_GRACE_NS (3 * CLOCK_NS_PER_S) /* for the device to end a cancelled request */
-#define SPIN_NS (50 * UINT64_C(1000))        /* after something happened: look again at once */
+#define LOOK_NS CLOCK_NS_PER_MS              /* how often deadlines are looked at */
 #define NAP_MIN_NS (20 * UINT64_C(1000))
 #define NAP_MAX_NS CLOCK_NS_PER_MS
 #define NAP_IDLE_NS (100 * CLOCK_NS_PER_MS)
@@ -44,18 +45,20 @@ static void flight_fini(struct vgpu *gpu, struct flight *f)
     if (f->started && !f->request) {
         arena_unhold(&gpu->arena);
     }
+    if (gpu->waiting == f) {
+        gpu->waiting = NULL;
+    }
     f->used = false;
+    f->next = gpu->unused;
+    gpu->unused = f;
     gpu->nflights--;
 }
 
 static struct flight *flight_find(struct vgpu *gpu, uint64_t tag)
 {
-    for (unsigned i = 0; i < CLIENT_FLIGHTS_MAX; i++) {
-        if (gpu->flights[i].used && gpu->flights[i].started && gpu->flights[i].tag == tag) {
-            return &gpu->flights[i];
-        }
-    }
-    return NULL;
+    struct flight *f = &gpu->flights[tag & (gpu->flights_max - 1)];
+
+    return f->used && f->started && f->tag == tag ? f : NULL;
 }
 
 static uint64_t deadline_ns(const struct vgpu_request *req)
@@ -93,6 +96,7 @@ static int take_outputs(struct vgpu *gpu, struct vgpu_request *req)
 static void take_response(struct vgpu *gpu, struct vgpu_request *req, struct flight *f,
                           const struct transport_done *done)
 {
+    const uint32_t head = sizeof(req->response);
     char why[REQUEST_WHY_MAX];
     uint32_t error;
 
@@ -100,14 +104,19 @@ static void take_response(struct vgpu *gpu, struct vgpu_request *req, struct fli
         client_fail(req, (int)done->error, "%s", "");
         return;
     }
-    error = response_check(done->bytes, done->len, req->spec.hdr.op, f->tag,
-                           VGPU_REQ_MAX - sizeof(struct vgpu_resp_hdr), &req->response, why);
+    req->payload_len = 0;
+    if (done->len >= head && done->len - head <= sizeof(req->payload)) {
+        ring_copy_in(&req->response, done->bytes, head);
+        req->payload_len = done->len - head;
+        ring_copy_in(req->payload, done->bytes + head, req->payload_len);
+    }
+    error = response_check(&req->response, done->len, req->spec.hdr.op, f->tag,
+                           sizeof(req->payload), &req->response, why);
     if (error) {
+        memset(&req->response, 0, head);
         client_fail(req, done->error ? (int)done->error : -EPROTO, "%s", why);
         return;
     }
-    req->payload_len = done->len - (uint32_t)sizeof(req->response);
-    memcpy(req->payload, done->bytes + sizeof(req->response), req->payload_len);
     if (done->error && !req->response.error) {
         client_fail(req, -EPROTO, "the device says %s, its response says that all went well",
                     vgpu_code_name((int)done->error));
@@ -204,9 +213,10 @@ static void give_up(struct vgpu *gpu, struct flight *f, uint64_t now_ns)
 /* The device may have learnt of a longer deadline since the request was started. */
 static bool guard_is_over(struct vgpu *gpu, struct flight *f, uint64_t now_ns)
 {
+    bool away = gpu->state == VGPU_STATE_NO_BACKEND;
     uint64_t more_ns;
 
-    if (now_ns < f->guard_ns) {
+    if (now_ns < f->guard_ns - (away ? GRACE_NS - AWAY_GRACE_NS : 0)) {
         return false;
     }
     if (f->request->options.deadline_ms || f->cancel_sent) {
@@ -236,10 +246,25 @@ static void drop_unstarted(struct vgpu *gpu, struct flight *f, int code, const c
     wake_owner(req);
 }
 
+/* The device is broken: requests end now, their memory stays in use until it was reset. */
+static void break_flights(struct vgpu *gpu, const char *why)
+{
+    for (unsigned i = 0; gpu->nflights && i < gpu->flights_max; i++) {
+        struct flight *f = &gpu->flights[i];
+        struct vgpu_request *req = f->used && f->started ? f->request : NULL;
+
+        if (req) {
+            client_fail(req, VGPU_E_BROKEN, "%s", why ? why : "");
+            f->request = NULL;
+            arena_hold(&gpu->arena);
+            wake_owner(req);
+        }
+    }
+}
+
 static void check_flight(struct vgpu *gpu, struct flight *f, uint64_t now_ns)
 {
     if (!f->request) {
-        gpu->transport->ops->abandon(gpu->transport, f->tag, now_ns);
         return;
     }
     if (!f->cancel_sent && wants_cancel(f->request)) {
@@ -260,7 +285,7 @@ static void check_flight(struct vgpu *gpu, struct flight *f, uint64_t now_ns)
 
 static void check_flights(struct vgpu *gpu, uint64_t now_ns)
 {
-    for (unsigned i = 0; gpu->nflights && i < CLIENT_FLIGHTS_MAX; i++) {
+    for (unsigned i = 0; gpu->nflights && i < gpu->flights_max; i++) {
         if (gpu->flights[i].used) {
             check_flight(gpu, &gpu->flights[i], now_ns);
         }
@@ -378,22 +403,22 @@ static int prepare(struct vgpu *gpu, struct flight *f)
             return r;
         }
     }
-    f->len = encode_write(s, f->bytes);
     return 0;
 }
 
 /* Make a flight of a request. Return: NULL, and the request has ended, when that is impossible. */
 static struct flight *make_flight(struct vgpu *gpu, struct vgpu_request *req, uint64_t now_ns)
 {
-    struct flight *f = gpu->flights;
+    struct flight *f = gpu->unused;
 
-    while (f->used) {
-        f++;
-    }
-    memset(f, 0, offsetof(struct flight, bytes));
+    gpu->unused = f->next;
     f->used = true;
+    f->started = false;
+    f->cancel_sent = false;
+    f->nstaged = 0;
     f->request = req;
-    f->tag = gpu->next_tag++;
+    f->tag = gpu->next_tag + (unsigned)(f - gpu->flights);
+    gpu->next_tag += gpu->flights_max;
     f->ready_ns = now_ns;
     f->guard_ns = req->options.deadline_ms
                       ? deadline_ns(req) + GRACE_NS
@@ -401,6 +426,7 @@ static struct flight *make_flight(struct vgpu *gpu, struct vgpu_request *req, ui
                             gpu->transport->ops->deadline_ms(gpu->transport) * CLOCK_NS_PER_MS;
     gpu->nflights++;
     if (prepare(gpu, f) == 0) {
+        gpu->waiting = f;
         return f;
     }
     flight_fini(gpu, f);
@@ -408,21 +434,35 @@ static struct flight *make_flight(struct vgpu *gpu, struct vgpu_request *req, ui
     return NULL;
 }
 
-static int start(struct vgpu *gpu, struct flight *f, uint64_t now_ns)
+/* What is left of the deadline, for the header. */
+static uint32_t left_ms(const struct vgpu_request *req, uint64_t now_ns)
 {
-    uint64_t end_ns = deadline_ns(f->request);
-    uint32_t left_ms = 0;
-    uint32_t error = VGPU_E_INTERNAL;
-    int r;
+    uint64_t end_ns = deadline_ns(req);
+    uint64_t ms;
 
-    if (end_ns != UINT64_MAX) {
-        left_ms = end_ns > now_ns ? (uint32_t)((end_ns - now_ns) / CLOCK_NS_PER_MS) : 0;
-        left_ms = left_ms ? left_ms : 1;
+    if (end_ns == UINT64_MAX) {
+        return 0;
     }
-    memcpy(f->bytes + offsetof(struct vgpu_req_hdr, deadline_ms), &left_ms, sizeof(left_ms));
-    r = gpu->transport->ops->start(gpu->transport, f->tag, f->bytes, f->len, now_ns, &error);
+    ms = end_ns > now_ns ? (end_ns - now_ns) / CLOCK_NS_PER_MS : 0;
+    return ms ? (uint32_t)ms : 1;
+}
+
+/* Write the waiting flight where the transport wants it. Return: as transport_ops.start. */
+static int start(struct vgpu *gpu, uint64_t now_ns)
+{
+    const struct transport_ops *ops = gpu->transport->ops;
+    struct flight *f = gpu->waiting;
+    uint32_t error = VGPU_E_INTERNAL;
+    uint8_t *bytes;
+    int r = ops->reserve(gpu->transport, now_ns, &bytes, &error);
+
+    if (r == 0) {
+        f->request->spec.hdr.deadline_ms = left_ms(f->request, now_ns);
+        r = ops->start(gpu->transport, f->tag, encode_write(&f->request->spec, bytes), &error);
+    }
     if (r == 0) {
         f->started = true;
+        gpu->waiting = NULL;
     } else if (r == TRANSPORT_E_REFUSED) {
         drop_unstarted(gpu, f, (int)error,
                        error == VGPU_E_BROKEN ? "`vgpu reset` or vgpu_reset() resets it" : "");
@@ -430,26 +470,15 @@ static int start(struct vgpu *gpu, struct flight *f, uint64_t now_ns)
     return r;
 }
 
-static struct flight *waiting_flight(struct vgpu *gpu)
-{
-    for (unsigned i = 0; gpu->nflights && i < CLIENT_FLIGHTS_MAX; i++) {
-        if (gpu->flights[i].used && !gpu->flights[i].started) {
-            return &gpu->flights[i];
-        }
-    }
-    return NULL;
-}
-
 /* Start what can be started. Return: 0; -errno, the device is unusable. */
 static int start_all(struct vgpu *gpu, uint64_t now_ns, uint64_t *ret_next_ns)
 {
     *ret_next_ns = UINT64_MAX;
     for (;;) {
-        struct flight *f = waiting_flight(gpu);
         struct vgpu_request *req;
         int r;
 
-        if (!f) {
+        if (!gpu->waiting) {
             if (gpu->nflights >= gpu->transport->limits.depth) {
                 return 0;
             }
@@ -458,9 +487,11 @@ static int start_all(struct vgpu *gpu, uint64_t now_ns, uint64_t *ret_next_ns)
                 return 0;
             }
             gpu->progress_ns = now_ns;
-            f = make_flight(gpu, req, now_ns);
+            if (!make_flight(gpu, req, now_ns)) {
+                continue;
+            }
         }
-        r = f ? start(gpu, f, now_ns) : 0;
+        r = start(gpu, now_ns);
         if (r == TRANSPORT_E_WAIT || r < 0) {
             return r < 0 ? r : 0;
         }
@@ -474,7 +505,7 @@ static void fail_all(struct vgpu *gpu, int code)
     uint64_t next_ns;
 
     gpu->fault = code;
-    for (unsigned i = 0; i < CLIENT_FLIGHTS_MAX; i++) {
+    for (unsigned i = 0; i < gpu->flights_max; i++) {
         struct flight *f = &gpu->flights[i];
 
         req = f->used ? f->request : NULL;
@@ -515,33 +546,55 @@ static uint64_t nap(struct vgpu *gpu, uint64_t now_ns, uint64_t next_ns)
         nap_ns = next_ns > now_ns ? next_ns - now_ns : 0;
         return nap_ns < NAP_IDLE_NS ? nap_ns : NAP_IDLE_NS;
     }
-    if (quiet_ns < SPIN_NS) {
+    if (spin_on(&gpu->spin, now_ns)) {
+        atomic_fetch_add_explicit(&gpu->spins, 1, memory_order_relaxed);
+        spin_pause();
         return 0;
     }
+    atomic_fetch_add_explicit(&gpu->naps, 1, memory_order_relaxed);
     nap_ns = nap_ns < NAP_MIN_NS ? NAP_MIN_NS : nap_ns;
     return nap_ns > NAP_MAX_NS ? NAP_MAX_NS : nap_ns;
 }
 
-uint64_t client_drive(struct vgpu *gpu)
+/* Collect what ended. Return: 0; -errno, the device is unusable. */
+static int collect(struct vgpu *gpu, uint64_t now_ns)
 {
     struct transport_done done;
-    uint64_t now_ns = clock_now_ns();
-    uint64_t next_ns = UINT64_MAX;
-    int r = gpu->fault;
+    int r;
 
-    while (r >= 0 &&
-           (r = gpu->transport->ops->poll(gpu->transport, now_ns, &done)) == TRANSPORT_E_DONE) {
-        land(gpu, &done, now_ns);
+    while ((r = gpu->transport->ops->poll(gpu->transport, now_ns, &done)) > 0) {
+        if (r == TRANSPORT_E_BROKEN) {
+            break_flights(gpu, done.why);
+        } else {
+            land(gpu, &done, now_ns);
+        }
         gpu->progress_ns = now_ns;
     }
+    return r;
+}
+
+uint64_t client_drive(struct vgpu *gpu)
+{
+    uint64_t now_ns = clock_now_ns();
+    uint64_t next_ns = UINT64_MAX;
+    int r = gpu->fault ? gpu->fault : collect(gpu, now_ns);
+
     if (r == 0) {
-        check_flights(gpu, now_ns);
-        check_queue(gpu, now_ns);
+        if (now_ns >= gpu->look_ns || (atomic_load_explicit(&gpu->look, memory_order_relaxed) &&
+                                       atomic_exchange(&gpu->look, false))) {
+            check_flights(gpu, now_ns);
+            check_queue(gpu, now_ns);
+            gpu->look_ns = now_ns + LOOK_NS;
+        }
         r = start_all(gpu, now_ns, &next_ns);
+        gpu->transport->ops->flush(gpu->transport);
     }
     if (r < 0) {
         fail_all(gpu, r);
         return 0;
+    }
+    if (gpu->progress_ns == now_ns) {
+        spin_found(&gpu->spin, now_ns);
     }
     report_state(gpu, now_ns);
     return nap(gpu, clock_now_ns(), next_ns);

@@ -16,8 +16,8 @@
 
 #include "common/cleanup.h"
 #include "guest/lib/err.h"
+#include "guest/lib/path.h"
 #include "guest/lib/pci.h"
-#include "guest/lib/window.h"
 
 #define DEVICES_MAX 64u
 #define LOCKDOWN_FILE "/sys/kernel/security/lockdown"
@@ -224,7 +224,7 @@ static int enable(const char *devices, const char *address, struct vgpu_err *err
     return 0;
 }
 
-static int map_regs(const char *devices, struct window_place *p, struct vgpu_err *err)
+static int map_regs(const char *devices, struct place *p, struct vgpu_err *err)
 {
     void *regs;
 
@@ -246,10 +246,12 @@ static int map_regs(const char *devices, struct window_place *p, struct vgpu_err
 }
 
 /*
- * BAR 2 is memory, so write combining is right and uncached is only slow. A device without BAR 2 is
- * still of use.
+ * BAR 2 is memory, so write combining is right, and uncached is only slow: uncached, every store to
+ * a slot is a bus access of its own, combined they leave in lines of 64 bytes. It takes a fence
+ * before a ring is announced (ring_driver.write_combining). Reads are uncached in both, unless the
+ * hypervisor overrides the guest's choice. A device without BAR 2 is still of use.
  */
-static int map_shm(const char *devices, struct window_place *p, struct vgpu_err *err)
+static int map_shm(const char *devices, struct place *p, struct vgpu_err *err)
 {
     const char *file = "resource2_wc";
     uint64_t size = bar_size(devices, p->address, file);
@@ -272,19 +274,20 @@ static int map_shm(const char *devices, struct window_place *p, struct vgpu_err 
     }
     p->shm = shm;
     p->shm_bytes = size;
+    p->write_combining = strcmp(file, "resource2_wc") == 0;
     snprintf(p->arena, sizeof(p->arena), "%s (%s)", file,
-             strcmp(file, "resource2") == 0 ? "uncached" : "write combining");
+             p->write_combining ? "write combining" : "uncached");
     return 0;
 }
 
-static int open_found(const char *devices, const struct vgpu_found *f,
+static int open_found(const char *devices, const struct vgpu_found *f, enum vgpu_path path,
                       struct transport **ret_transport, struct vgpu_err *err)
 {
-    struct window_place place = {
+    struct place place = {
         .regs_fd = -1,
         .settle_fd = -1,
         .shm_fd = -1,
-        .path = "sysfs: BAR 0 windows, polled",
+        .how = "sysfs",
     };
     int r;
 
@@ -299,15 +302,16 @@ static int open_found(const char *devices, const struct vgpu_found *f,
     r = r ? r : map_regs(devices, &place, err);
     r = r ? r : map_shm(devices, &place, err);
     if (r) {
-        window_place_fini(&place);
+        place_fini(&place);
         return r;
     }
-    return window_open(&place, ret_transport, err);
+    return path_open(&place, path, ret_transport, err);
 }
 
-int pci_open(const char *devices, const char *name, struct transport **ret_transport,
-             struct vgpu_err *ret_err)
+int pci_open(const char *devices, const struct vgpu_options *options,
+             struct transport **ret_transport, struct vgpu_err *ret_err)
 {
+    const struct vgpu_options defaults = {0};
     struct vgpu_found found[DEVICES_MAX];
     size_t count = 0, index = 0;
     int r = pci_list(devices, found, DEVICES_MAX, &count);
@@ -318,6 +322,7 @@ int pci_open(const char *devices, const char *name, struct transport **ret_trans
                        strerror(-r));
     }
     count = count < DEVICES_MAX ? count : DEVICES_MAX;
-    r = choose(found, count, name, &index, ret_err);
-    return r ? r : open_found(devices, &found[index], ret_transport, ret_err);
+    options = options ? options : &defaults;
+    r = choose(found, count, options->device, &index, ret_err);
+    return r ? r : open_found(devices, &found[index], options->path, ret_transport, ret_err);
 }

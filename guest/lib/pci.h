@@ -17,13 +17,13 @@ int pci_list(const char *devices, struct vgpu_found *ret_found, size_t max, size
 /**
  * pci_open() - map a device and make a transport for it
  * @devices:       folder of PCI devices
- * @name:          as in struct vgpu_options
+ * @options:       as of vgpu_open(); may be NULL
  * @ret_transport: to be closed with its own close()
  * @ret_err:       why it failed
  *
  * Return: as vgpu_open().
  */
-int pci_open(const char *devices, const char *name, struct transport **ret_transport,
-             struct vgpu_err *ret_err);
+int pci_open(const char *devices, const struct vgpu_options *options,
+             struct transport **ret_transport, struct vgpu_err *ret_err);
 
 #endif

@@ -6,6 +6,7 @@
  * ended or the driver leaves. What a round of driving does is in drive.c.
  */
 #include <errno.h>
+#include <string.h>
 #include <time.h>
 
 #include "common/clock.h"
@@ -66,6 +67,7 @@ int vgpu_submit(struct vgpu_request *req)
     req->submitted_ns = clock_now_ns();
     req->not_before_ns = 0;
     req->next = NULL;
+    memset(&req->response, 0, sizeof(req->response));
     *gpu->tail = req;
     gpu->tail = &req->next;
     if (gpu->driving) {
@@ -184,6 +186,7 @@ int vgpu_cancel(struct vgpu_request *req)
     pthread_mutex_lock(&gpu->lock);
     if (req->state == REQUEST_QUEUED || req->state == REQUEST_FLYING) {
         req->cancel_wanted = true;
+        atomic_store(&gpu->look, true);
         if (gpu->driving) {
             pthread_cond_signal(&gpu->kick);
         } else {

@@ -2,8 +2,8 @@
 /*
  * transport - how requests reach a device and responses come back
  *
- * One implementation so far: the windows of BAR 0 (window.c). Rings and a kernel driver are further
- * ones; everything above knows only this interface.
+ * Two implementations: the rings of BAR 2 (ringpath.c) and the windows of BAR 0 (window.c). A kernel
+ * driver is a further one; everything above knows only this interface.
  *
  * Calls come from one thread at a time (queue.c: the driving thread). A transport never sleeps. A
  * request is known by its tag, which is unique among those in flight.
@@ -20,6 +20,7 @@ enum {
     TRANSPORT_E_WAIT = 1, /* not now; try again soon */
     TRANSPORT_E_REFUSED,  /* the device does not take this request; *ret_error says why */
     TRANSPORT_E_DONE,     /* a request ended */
+    TRANSPORT_E_BROKEN,   /* the device is broken: nothing in flight ends before it is reset */
 };
 
 struct transport_limits {
@@ -33,18 +34,28 @@ struct transport_limits {
 
 struct transport_done {
     uint64_t tag;
-    uint32_t error;       /* enum vgpu_error; counts when there is no response */
-    uint32_t len;         /* bytes of the response; 0: none */
-    const uint8_t *bytes; /* the response; valid until the next call */
+    uint32_t error; /* enum vgpu_error; counts when there is no response */
+    uint32_t len;   /* bytes of the response; 0: none */
+    const uint8_t
+        *bytes;      /* the response, valid until the next call. The device may still change it:
+                           * ring_copy_in() first, then look */
+    const char *why; /* TRANSPORT_E_BROKEN: what happened; otherwise NULL */
 };
 
 struct transport;
 
 struct transport_ops {
-    /* Start a request. 0; TRANSPORT_E_WAIT; TRANSPORT_E_REFUSED; -errno, the device is unusable. */
-    int (*start)(struct transport *t, uint64_t tag, const void *request, uint32_t len,
-                 uint64_t now_ns, uint32_t *ret_error);
-    /* Look for one that ended. 0: none; TRANSPORT_E_DONE; -errno, the device is unusable. */
+    /* Room for the bytes of the next request, limits.request_max of them; only to be written. The
+     * same again until start(). 0; TRANSPORT_E_WAIT; TRANSPORT_E_REFUSED; -errno, the device is
+     * unusable. */
+    int (*reserve)(struct transport *t, uint64_t now_ns, uint8_t **ret_bytes, uint32_t *ret_error);
+    /* Start the request in the reserved room. 0; TRANSPORT_E_WAIT, reserve again;
+     * TRANSPORT_E_REFUSED. The device need not see it before flush(). */
+    int (*start)(struct transport *t, uint64_t tag, uint32_t len, uint32_t *ret_error);
+    /* Show the device all that was started and cancelled. */
+    void (*flush)(struct transport *t);
+    /* Look for one that ended. 0: none; TRANSPORT_E_DONE; TRANSPORT_E_BROKEN, said once;
+     * -errno, the device is unusable. */
     int (*poll)(struct transport *t, uint64_t now_ns, struct transport_done *ret);
     /* Ask the device to end a request early. It still ends by poll(). */
     void (*cancel)(struct transport *t, uint64_t tag);

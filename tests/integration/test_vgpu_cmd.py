@@ -126,7 +126,9 @@ def test_top_help_lists_commands_and_exit_codes():
     (["denoise", "a.png", "b.png", "--tile", "7"], "from 8 to 4096"),
     (["denoise", "a.png", "b.png", "--search", "33"], "from 1 to 32"),
     (["denoise", "a.png", "b.png", "--progress", "loud"], "auto, always, never and json"),
-    (["bench", "--queue", "65"], "from 1 to 64"),
+    (["bench", "--queue", "1025"], "from 1 to 1024"),
+    (["bench", "--path", "usb"], "auto, ring and windows"),
+    (["bench", "--spin", "-1"], "from 0 to 1000000"),
 ])
 def test_wrong_command_lines(args, says):
     check(vgpu(*args), 2, says)
@@ -523,8 +525,49 @@ def test_bench():
     r = check(vgpu("bench", "--seconds", "0.02"), 0, "path: simulated: BAR 0 windows, polled")
     names = re.findall(r"^RESULT (\S+) value=[\d.]+ unit=us floor=[\d.]+ ratio=[\d.]+ target=-$",
                        r.stdout, re.M)
-    assert "guest.echo.64B" in names and "guest.echo.8MiB.p99" in names
+    assert "guest.echo.null" in names and "guest.echo.8MiB.p99" in names
+    assert "no ring: the device offers none" in r.stdout and "wait: " in r.stdout
     j = json.loads(check(vgpu("bench", "--seconds", "0.02", "--json"), 0).stdout)
-    assert [row["bytes"] for row in j["echo"]] == [64, 512, 4096, 65536, 1 << 20, 8 << 20]
+    assert [row["bytes"] for row in j["echo"]] == [8, 64, 512, 4096, 65536, 1 << 20, 8 << 20]
+    assert j["ring"] == -1 and j["depth"] == 1 and j["spin_us"] in (0, 50)
     check(vgpu("bench", fake="error=31"), 1, "BACKEND_FAULT")
     check(vgpu("bench", fake="shm_bytes=0"), 1, "no arena")
+
+
+def test_bench_on_a_ring():
+    r = check(vgpu("bench", "--seconds", "0.02", "--spin", "0", fake="rings=2,entries=128"), 0,
+              "path: simulated: ring 0 of 2, 126 requests at a time, polled")
+    assert "\nwait: nap\n" in r.stdout and "\nlooks without a pause: 0, naps: " in r.stdout
+    j = json.loads(check(vgpu("bench", "--seconds", "0.02", "--json", "--queue", 500, "--spin", 20,
+                              fake="rings=2,entries=128"), 0).stdout)
+    assert j["ring"] == 0 and j["spin_us"] == 20 and j["spins"] + j["naps"] > 0 and j["no_ring"] == ""
+    assert j["echo"][0]["in_flight"] == 126 and all(row["per_second"] > 0 for row in j["echo"])
+    j = json.loads(check(vgpu("bench", "--seconds", "0.02", "--json", "--path", "windows",
+                              fake="rings=2"), 0).stdout)
+    assert j["ring"] == -1 and j["no_ring"] == "this program asked for the windows"
+
+
+# ---- rings ----
+
+def test_info_on_a_ring(monkeypatch):
+    r = check(vgpu("info", fake="rings=2"), 0, "ring 0 of 2, 62 requests at a time")
+    assert "0 of 2 is this process's, 64 entries of 4096 bytes" in r.stdout and "event-idx" in r.stdout
+    monkeypatch.setenv("VGPU_SPIN_US", "30")
+    d = json.loads(check(vgpu("info", "--json", fake="rings=2"), 0).stdout)["device"]
+    assert (d["rings"], d["ring"], d["ring_entries"], d["slot_bytes"], d["depth"]) == (2, 0, 64, 4096, 62)
+    assert d["spin_us"] == 30 and d["no_ring"] == ""
+    d = json.loads(check(vgpu("info", "--json", "--spin", "0", "--path", "windows", fake="rings=2"), 0).stdout)
+    assert d["device"]["ring"] == -1 and d["device"]["spin_us"] == 0
+    check(vgpu("info", "--path", "ring"), 3, "no ring for this process: the device offers none")
+    monkeypatch.setenv("VGPU_SPIN_US", "much")
+    check(vgpu("info"), 2, "VGPU_SPIN_US much: it must be a whole number")
+
+
+def test_same_results_on_a_ring():
+    write_png("in.png", noisy(90, 130))
+    a, b = save("a.npy", A), save("b.npy", B)
+    for i, fake in enumerate(("", "rings=1", "rings=1,reverse=1,index_start=0xfffffffa")):
+        check(vgpu("run", "gemm", "--in", a, "--in", b, "--out", f"gemm{i}.npy", fake=fake), 0)
+        check(vgpu("denoise", "in.png", f"out{i}.png", "--tile", 16, "--patch", 1, "--search", 2, fake=fake), 0)
+        assert open(f"gemm{i}.npy", "rb").read() == open("gemm0.npy", "rb").read()
+        assert open(f"out{i}.png", "rb").read() == open("out0.png", "rb").read()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""libvgpu and `vgpu` in a booted Linux VM, through sysfs: every operation, two processes at once, one
-killed in the middle, an interrupt, a mediator that is killed while tiles are under way."""
+"""libvgpu and `vgpu` in a booted Linux VM, through sysfs, on both data paths: every operation, several
+processes at once, one killed in the middle, an interrupt, a mediator that is killed while tiles are
+under way. The same static binary each time: rings on datapath=shm, windows on datapath=socket."""
 import io
 import json
 import os
@@ -29,6 +30,14 @@ check vgpu run sort --in x.npy --out out/sort.npy --descending
 vgpu run reduce --in x.npy --kind argmax >out/argmax 2>>out/log
 check vgpu-example-gemm
 check vgpu bench --seconds 0.05
+check vgpu bench --seconds 0.05 --json --spin 0
+check vgpu run echo --in x.npy --out out/echo-windows.npy --path windows
+
+say more processes than rings
+for i in 1 2 3 4 5 6; do
+    (vgpu denoise in.png out/many$i.png --tile 32 --patch 1 --search 3 >>out/log 2>&1; say "$? background") &
+done
+wait
 
 say two at once
 for i in 1 2 3; do
@@ -51,6 +60,35 @@ kill -9 $one
 check vgpu denoise in.png out/c.png --tile 64 --patch 1 --search 4
 cmp out/a.png out/c.png
 say "$? equal"
+check vgpu info
+
+for i in 1 2 3 4 5 6 7 8; do
+    vgpu bench --seconds 9 >/dev/null 2>&1 & one=$!
+    vgpu bench --seconds 9 --spin 0 >/dev/null 2>&1 & two=$!
+    usleep 200000
+    kill -9 $one $two
+    check vgpu run echo --in x.npy --out out/after-kill$i.npy
+done
+vgpu denoise in.png out/never.png --tile 16 --patch 8 --search 32 --progress json 2>progress1 >/dev/null &
+one=$!
+until grep -qs step progress1; do usleep 10000; done
+kill -STOP $one
+vgpu reset --deadline 0.3 >>out/log 2>&1
+say "reset beside a process that is stopped: $?"
+kill -9 $one
+check vgpu run echo --in x.npy --out out/after-stop.npy
+
+for device in /sys/bus/pci/devices/*; do grep -q 0x5647 $device/device && break; done
+bar() { sed -n "$(($1 + 1))p" $device/resource | cut -d' ' -f1; }
+devmem $(printf 0x%x $(($(bar 2) + 0x10000))) 32 0x12345678  # submit_tail of ring 0, or nothing
+devmem $(printf 0x%x $(($(bar 0) + 0x100))) 32 1             # its doorbell
+if vgpu info | grep -q '^ring .* is this'; then
+    until vgpu info 2>/dev/null | grep -q BROKEN; do usleep 10000; done
+fi
+vgpu run echo --in x.npy --out out/never.npy >>out/log 2>&1
+say "after breaking a ring: $?"
+check vgpu reset
+check vgpu run echo --in x.npy --out out/healed.npy
 
 say interrupted
 vgpu denoise in.png out/never.png --tile 16 --patch 8 --search 32 --progress json 2>progress2 >/dev/null &
@@ -105,8 +143,13 @@ def make_image(folder):
         f.truncate(16 << 20)
 
 
+@pytest.fixture(scope="module", params=["shm", "socket"])
+def datapath(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def done(tmp_path_factory, datapath):
     """Boots the VM, kills the mediator when its last job says that it is under way, and returns
     what the VM said and the files it made."""
     folder = tmp_path_factory.mktemp("vm")
@@ -117,12 +160,12 @@ def done(tmp_path_factory):
         s.start_worker("w0", threads=2)
         os.environ["VGPU_REQUIRE"] = "1"
         s.start("qemu", ROOT / "stub" / "qemu-with-vgpu", "-nodefaults", "-no-reboot", "-display", "none",
-                "-nic", "none", "-m", "512", "-accel", "tcg,thread=multi",
+                "-nic", "none", "-m", "512", "-accel", "tcg,thread=multi", "-smp", "2",
                 "-kernel", kernel, "-initrd", folder / "initrd", "-append", "console=ttyS0 quiet panic=-1",
                 "-serial", f"file:{folder}/console", "-serial", f"file:{status}", "-serial", "null",
                 "-drive", f"file={folder}/out.img,if=none,id=out,format=raw",
                 "-device", "nvme,drive=out,serial=out",
-                "-device", f"vgpu-stub,socket={s.socket('vm-a')},reconnect-ms=100")
+                "-device", f"vgpu-stub,socket={s.socket('vm-a')},reconnect-ms=100,datapath={datapath}")
         wait_for("the last job is under way", lambda: s.processes["qemu"].poll() is not None or
                  (status.exists() and '"event": "step"' in status.read_text(errors="replace")), BOOT_LIMIT_S)
         s.kill("mediator")
@@ -155,6 +198,7 @@ def test_every_command_succeeded(done):
 
 def test_results(done):
     np.testing.assert_array_equal(array(done, "echo.npy"), X)
+    np.testing.assert_array_equal(array(done, "echo-windows.npy"), X)
     np.testing.assert_allclose(array(done, "gemm.npy"), A @ B.T, rtol=1e-12)
     np.testing.assert_allclose(array(done, "axpy.npy"), 3 * X, rtol=1e-6)
     np.testing.assert_allclose(array(done, "fft.npy"), np.fft.rfft(A), atol=1e-10)
@@ -166,6 +210,8 @@ def test_processes_do_not_disturb_each_other(done):
     for i in (1, 2, 3):
         np.testing.assert_array_equal(array(done, f"echo{i}.npy"), X)
     assert len(re.findall(r"^0 equal$", done[0], re.M)) == 2
+    assert len(re.findall(r"^0 background$", done[0], re.M)) == 9
+    assert len({done[1][f"many{i}.png"] for i in range(1, 7)}) == 1
     assert "never.png" not in done[1]
 
 
@@ -175,7 +221,29 @@ def test_nothing_is_lost_with_the_mediator(done):
     assert "d.png" in done[1]
 
 
-def test_device_is_as_expected(done):
-    info = json.loads(next(line for line in done[1]["log"].decode().splitlines() if line.startswith("{")))
+def test_no_process_is_hurt_by_what_others_leave(done, datapath):
+    for name in [f"after-kill{i}.npy" for i in range(1, 9)] + ["after-stop.npy", "healed.npy"]:
+        np.testing.assert_array_equal(array(done, name), X)
+    assert "reset beside a process that is stopped: 5" in done[0]
+    assert f"after breaking a ring: {1 if datapath == 'shm' else 0}" in done[0]
+    assert ("BROKEN: the device is broken" in done[1]["log"].decode()) == (datapath == "shm")
+
+
+def objects(done):
+    return [json.loads(line) for line in done[1]["log"].decode().splitlines() if line.startswith("{")]
+
+
+def test_device_is_as_expected(done, datapath):
+    info = objects(done)[0]
+    device = info["device"]
+    if datapath == "shm":
+        assert "ring" in device["features"] and device["rings"] == 4
+        assert device["ring"] == 0 and device["no_ring"] == "" and device["ring_entries"] == 128
+    else:
+        assert "ring" not in device["features"] and device["rings"] == 0
+        assert device["ring"] == -1 and device["no_ring"] == "the device offers none"
+    bench = next(o for o in objects(done) if "echo" in o)
+    assert bench["ring"] == device["ring"] and bench["spin_us"] == 0
+    assert [row["bytes"] for row in bench["echo"]][:2] == [8, 64]
     assert info["device"]["mapping"] == "resource2_wc (write combining)"
     assert info["vm"] == "vm-a" and "gemm" in info["ops"]

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/core/ring.h"
 #include "guest/lib/pci.h"
 #include "tests/unit/unit.h"
 
@@ -87,6 +88,26 @@ static char *read_enable(const char *address)
     return text;
 }
 
+static uint32_t read_word(const char *address, const char *name, uint32_t offset)
+{
+    char path[PATH_MAX];
+    uint32_t word = 0;
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/%s/%s", root, address, name);
+    fd = open(path, O_RDONLY);
+    ck_assert_int_eq(pread(fd, &word, sizeof(word), offset), sizeof(word));
+    close(fd);
+    return word;
+}
+
+static uint32_t ring_at(uint32_t i)
+{
+    struct ring_shape shape = {16, 4096};
+
+    return VGPU_SHM_CONTROL_SIZE + i * (uint32_t)ring_bytes(&shape);
+}
+
 START_TEST(list)
 {
     struct vgpu_found found[4];
@@ -130,7 +151,9 @@ START_TEST(choose)
     struct vgpu_device device;
     struct vgpu_err err = {.text = ""};
 
-    ck_assert_msg(pci_open(root, choices[_i].name, &t, &err) == choices[_i].result, "%s: %s",
+    struct vgpu_options options = {.device = choices[_i].name};
+
+    ck_assert_msg(pci_open(root, &options, &t, &err) == choices[_i].result, "%s: %s",
                   choices[_i].name, err.text);
     if (choices[_i].says) {
         ck_assert_msg(strstr(err.text, choices[_i].says) != NULL, "%s", err.text);
@@ -157,6 +180,69 @@ START_TEST(write_combining_is_preferred)
     t->ops->describe(t, &device);
     ck_assert_str_eq(device.arena, "resource2_wc (write combining)");
     t->ops->close(t);
+}
+END_TEST
+
+/* Registers of a device with @count rings of 16 entries in a BAR 2 of 2 MiB. */
+static void put_rings(const char *address, uint32_t count, const char *shm_file)
+{
+    static uint8_t shm[2 * VGPU_SHM_SIZE_MIN];
+    struct ring_shape shape = {16, 4096};
+    uint32_t stride = (uint32_t)ring_bytes(&shape);
+    uint32_t arena = VGPU_SHM_CONTROL_SIZE + count * stride;
+    uint32_t regs[VGPU_BAR_REGS_SIZE / 4] = {0};
+
+    regs[VGPU_REG_MAGIC / 4] = VGPU_MAGIC;
+    regs[VGPU_REG_ABI_VERSION / 4] = VGPU_ABI_VERSION;
+    regs[VGPU_REG_FEATURES / 4] = VGPU_FEATURE_SHM | VGPU_FEATURE_RING | VGPU_FEATURE_EVENT_IDX;
+    regs[VGPU_REG_RING_COUNT / 4] = count;
+    regs[VGPU_REG_RING_ENTRIES / 4] = shape.entries;
+    regs[VGPU_REG_RING_OFFSET / 4] = VGPU_SHM_CONTROL_SIZE;
+    regs[VGPU_REG_RING_STRIDE / 4] = stride;
+    regs[VGPU_REG_SLOT_BYTES / 4] = shape.slot_bytes;
+    regs[VGPU_REG_SHM_SIZE_LO / 4] = sizeof(shm);
+    regs[VGPU_REG_ARENA_OFFSET_LO / 4] = arena;
+    regs[VGPU_REG_ARENA_SIZE_LO / 4] = (uint32_t)sizeof(shm) - arena;
+    put_file(address, "resource0", regs, sizeof(regs));
+    put_file(address, shm_file, shm, sizeof(shm));
+}
+
+/* Each that opens the device has a ring of its own, the last one none. */
+START_TEST(rings)
+{
+    static const char *const files[] = {"resource2", "resource2_wc"};
+    struct vgpu_device device;
+    struct transport *t[3];
+    uint8_t *bytes;
+    uint32_t error;
+
+    put_rings("0000:00:04.0", 2, files[_i]);
+    for (int i = 0; i < 3; i++) {
+        ck_assert_int_eq(pci_open(root, NULL, &t[i], NULL), 0);
+        ck_assert_int_eq(t[i]->ops->describe(t[i], &device), 0);
+        ck_assert_int_eq(device.ring, i < 2 ? i : -1);
+        ck_assert_uint_eq(device.rings, 2);
+    }
+    ck_assert_str_eq(device.path, "sysfs: BAR 0 windows, polled");
+    ck_assert_ptr_nonnull(strstr(device.no_ring, "have all 2"));
+    ck_assert_ptr_nonnull(strstr(device.arena, files[_i]));
+    /* What is started is in the file, and the doorbell of that very ring rings. */
+    ck_assert_int_eq(t[1]->ops->reserve(t[1], 1, &bytes, &error), 0);
+    memset(bytes, 0, 64);
+    ck_assert_int_eq(t[1]->ops->start(t[1], 5, 64, &error), 0);
+    t[1]->ops->flush(t[1]);
+    ck_assert_uint_eq(read_word("0000:00:04.0", "resource0", VGPU_REG_RING_DOORBELL), 0);
+    ck_assert_uint_eq(read_word("0000:00:04.0", "resource0", VGPU_REG_RING_DOORBELL + 4), 1);
+    ck_assert_uint_eq(read_word("0000:00:04.0", files[_i], ring_at(1)), 1);
+    t[1]->ops->close(t[1]); /* with something in flight, and nobody there who would end it */
+    ck_assert_int_eq(pci_open(root, NULL, &t[1], NULL), 0);
+    t[1]->ops->describe(t[1], &device);
+    ck_assert_int_eq(device.ring, 1);
+    /* Its last owner is gone, and nobody has anything in flight: the device was to be reset. */
+    ck_assert_uint_eq(read_word("0000:00:04.0", "resource0", VGPU_REG_CONTROL), VGPU_CONTROL_RESET);
+    for (int i = 0; i < 3; i++) {
+        t[i]->ops->close(t[i]);
+    }
 }
 END_TEST
 
@@ -196,7 +282,7 @@ START_TEST(obstacles)
     ck_assert_ptr_nonnull(strstr(err.text, "unbind"));
 
     remove_file("0000:00:05.0", "resource0");
-    ck_assert_int_eq(pci_open(root, "1", &t, &err), -ENOENT);
+    ck_assert_int_eq(pci_open(root, &(struct vgpu_options){.device = "1"}, &t, &err), -ENOENT);
     ck_assert_ptr_nonnull(strstr(err.text, "resource0"));
 
     ck_assert_int_eq(pci_open("/proc/self/fd", NULL, &t, &err), -ENODEV);
@@ -235,19 +321,21 @@ START_TEST(another_process_has_it)
     struct transport *t;
     char path[PATH_MAX];
     uint32_t error;
-    uint8_t request[64] = {0};
+    uint8_t *request;
     int fd;
 
     ck_assert_int_eq(pci_open(root, NULL, &t, NULL), 0);
     snprintf(path, sizeof(path), "%s/0000:00:04.0/resource0", root);
     fd = open(path, O_RDWR);
     ck_assert_int_eq(flock(fd, LOCK_EX), 0);
-    ck_assert_int_eq(t->ops->start(t, 1, request, 64, 1000, &error), TRANSPORT_E_WAIT);
+    ck_assert_int_eq(t->ops->reserve(t, 1000, &request, &error), TRANSPORT_E_WAIT);
     ck_assert_int_eq((int)t->ops->state(t, 2000), VGPU_STATE_UP);
     ck_assert_int_eq((int)t->ops->state(t, UINT64_C(2000000000)), VGPU_STATE_IN_USE);
     ck_assert_int_eq(t->ops->describe(t, &device), 0); /* looking is always allowed */
     ck_assert_int_eq(flock(fd, LOCK_UN), 0);
-    ck_assert_int_eq(t->ops->start(t, 1, request, 64, 3000, &error), 0);
+    ck_assert_int_eq(t->ops->reserve(t, 3000, &request, &error), 0);
+    memset(request, 0, 64);
+    ck_assert_int_eq(t->ops->start(t, 1, 64, &error), 0);
     ck_assert_int_eq(flock(fd, LOCK_EX | LOCK_NB), -1);
     t->ops->close(t);
     ck_assert_int_eq(flock(fd, LOCK_EX | LOCK_NB), 0);
@@ -264,6 +352,7 @@ int main(void)
     tcase_add_test(tc, list);
     tcase_add_loop_test(tc, choose, 0, (int)N_ELEMS(choices));
     tcase_add_test(tc, write_combining_is_preferred);
+    tcase_add_loop_test(tc, rings, 0, 2);
     tcase_add_test(tc, without_bar2);
     tcase_add_test(tc, obstacles);
     tcase_add_test(tc, not_root);

@@ -167,13 +167,13 @@ static struct vgpu_request *req;
 static void setup(void)
 {
     struct fake_config config = {.shm_bytes = 1 << 20};
-    struct window_place place;
+    struct place place;
     struct transport *t;
     struct vgpu_err err;
 
     fake = fake_new(&config);
     place = fake_place(fake);
-    ck_assert_int_eq(window_open(&place, &t, &err), 0);
+    ck_assert_int_eq(path_open(&place, VGPU_PATH_AUTO, &t, &err), 0);
     ck_assert_int_eq(client_new(t, NULL, &gpu), 0);
     req = vgpu_request_new(gpu);
     ck_assert_ptr_nonnull(req);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * test_transport.c - requests through the windows of a simulated device: results, ends of every
- * kind, and many threads at once
+ * test_transport.c - requests through the windows and through a ring of a simulated device: results,
+ * ends of every kind, and many threads at once
  */
 #include <errno.h>
 #include <pthread.h>
@@ -19,6 +19,7 @@
 
 static struct fake *fake;
 static struct vgpu *gpu;
+static uint32_t rings;          /* of the device: 0, all goes through the windows */
 static atomic_uint states_seen; /* bit n: on_state() was called with state n */
 
 static void on_state(void *arg, enum vgpu_state state)
@@ -30,13 +31,13 @@ static void on_state(void *arg, enum vgpu_state state)
 static int try_open(const struct fake_config *config, struct vgpu_err *err)
 {
     struct vgpu_options options = {.on_state = on_state};
-    struct window_place place;
+    struct place place;
     struct transport *t;
     int r;
 
     fake = fake_new(config);
     place = fake_place(fake);
-    r = window_open(&place, &t, err);
+    r = path_open(&place, VGPU_PATH_AUTO, &t, err);
     return r ? r : client_new(t, &options, &gpu);
 }
 
@@ -46,6 +47,7 @@ static void open_with(struct fake_config config)
 
     atomic_store(&states_seen, 0);
     config.shm_bytes = config.shm_bytes ? config.shm_bytes : SHM;
+    config.rings = rings;
     ck_assert_int_eq(try_open(&config, &err), 0);
 }
 
@@ -194,7 +196,13 @@ START_TEST(info_and_describe)
     ck_assert_int_eq(vgpu_describe(gpu, &device), 0);
     ck_assert_uint_eq(device.vm_id, 7);
     ck_assert_uint_eq(device.shm_bytes, SHM);
-    ck_assert_uint_eq(device.arena_bytes, SHM - VGPU_SHM_CONTROL_SIZE);
+    ck_assert_uint_eq(device.arena_bytes, gpu->transport->limits.arena_bytes);
+    ck_assert_uint_eq(device.rings, rings);
+    ck_assert_int_eq(device.ring, rings ? 0 : -1);
+    ck_assert_uint_eq(device.depth, rings ? 62 : 1);
+    ck_assert_str_eq(device.path, rings ? "simulated: ring 0 of 1, 62 requests at a time, polled"
+                                        : "simulated: BAR 0 windows, polled");
+    ck_assert_str_eq(device.no_ring, rings ? "" : "the device offers none");
     close_all();
 }
 END_TEST
@@ -350,7 +358,7 @@ START_TEST(free_cancels)
     vgpu_echo(req, in, out, 8);
     ck_assert_int_eq(vgpu_submit(req), 0);
     vgpu_request_free(req);
-    ck_assert_uint_eq(fake_served(fake), 1);
+    ck_assert_uint_eq(fake_served(fake), rings ? 2 : 1); /* in a ring a cancel is a request too */
     close_all();
 }
 END_TEST
@@ -684,40 +692,60 @@ START_TEST(naps)
 }
 END_TEST
 
-int main(void)
+static void use_windows(void)
 {
-    Suite *s = suite_create("transport");
+    rings = 0;
+}
+
+static void use_ring(void)
+{
+    rings = 1;
+}
+
+static void add_for_both(Suite *s, void (*setup)(void))
+{
     TCase *results = tcase_create("results"), *errors = tcase_create("errors");
     TCase *ends = tcase_create("ends"), *threads = tcase_create("threads");
+    TCase *all[] = {results, errors, ends, threads};
 
     tcase_add_loop_test(results, echo, 0, (int)N_ELEMS(echo_sizes));
     tcase_add_test(results, echo_in_place);
-    tcase_add_test(results, without_arena);
     tcase_add_test(results, arena_too_small);
     tcase_add_test(results, info_and_describe);
     tcase_add_test(errors, error_with_text);
-    tcase_add_loop_test(errors, nonsense, 0, (int)N_ELEMS(nonsenses));
-    tcase_add_loop_test(errors, open_errors, 0, (int)N_ELEMS(unusable));
-    tcase_add_test(errors, later_minor_is_fine);
     tcase_add_test(errors, busy_is_an_error_unless_asked);
     tcase_add_test(ends, cancel_in_flight_and_queued);
     tcase_add_test(ends, free_cancels);
     tcase_add_test(ends, deadline_of_the_device);
     tcase_add_test(ends, deadline_of_the_library);
-    tcase_add_test(ends, hung_device_is_reset);
     tcase_add_test(ends, reset);
-    tcase_add_test(ends, left_behind_request);
     tcase_add_test(ends, no_backend);
     tcase_add_test(ends, unplugged);
     tcase_add_test(ends, wait_any);
     tcase_add_test(threads, many_threads);
     tcase_add_test(threads, driver_leaves);
     tcase_add_test(threads, naps);
-    tcase_set_timeout(ends, 60);
-    tcase_set_timeout(threads, 60);
-    suite_add_tcase(s, results);
-    suite_add_tcase(s, errors);
-    suite_add_tcase(s, ends);
-    suite_add_tcase(s, threads);
+    for (size_t i = 0; i < N_ELEMS(all); i++) {
+        tcase_add_checked_fixture(all[i], setup, NULL);
+        tcase_set_timeout(all[i], 60);
+        suite_add_tcase(s, all[i]);
+    }
+}
+
+int main(void)
+{
+    Suite *s = suite_create("transport");
+    TCase *windows = tcase_create("windows");
+
+    add_for_both(s, use_windows);
+    add_for_both(s, use_ring);
+    tcase_add_test(windows, without_arena);
+    tcase_add_loop_test(windows, nonsense, 0, (int)N_ELEMS(nonsenses));
+    tcase_add_loop_test(windows, open_errors, 0, (int)N_ELEMS(unusable));
+    tcase_add_test(windows, later_minor_is_fine);
+    tcase_add_test(windows, hung_device_is_reset);
+    tcase_add_test(windows, left_behind_request);
+    tcase_set_timeout(windows, 60);
+    suite_add_tcase(s, windows);
     return unit_run(s);
 }

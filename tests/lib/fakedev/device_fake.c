@@ -26,11 +26,11 @@ int device_open(const struct vgpu_options *options, struct vgpu **ret_gpu, struc
     struct fake_config config = {.shm_bytes = 64 << 20};
     const char *text = getenv("VGPU_FAKE");
     struct transport *transport;
-    struct window_place place;
+    struct place place;
     int r;
 
     if (text && strcmp(text, "none") == 0) {
-        return pci_open("/proc/self/task", NULL, &transport, ret_err);
+        return pci_open("/proc/self/task", options, &transport, ret_err);
     }
     if (fake_config_parse(text, &config) != 0) {
         fprintf(stderr, "VGPU_FAKE=%s: unknown key\n", text);
@@ -39,7 +39,7 @@ int device_open(const struct vgpu_options *options, struct vgpu **ret_gpu, struc
     fake = fake_new(&config);
     atexit(end_fake);
     place = fake_place(fake);
-    r = window_open(&place, &transport, ret_err);
+    r = path_open(&place, options->path, &transport, ret_err);
     return r ? r : client_new(transport, options, ret_gpu);
 }
 

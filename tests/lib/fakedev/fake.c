@@ -1,47 +1,69 @@
 /* SPDX-License-Identifier: MIT */
 /* fake.c - registers, windows and life of the fake device; see fake.h */
-#include <errno.h>
-#include <pthread.h>
-#include <stdbool.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/core/request.h"
-#include "tests/lib/fakedev/fake.h"
+#include "tests/lib/fakedev/fake_int.h"
 
-struct fake {
-    struct fake_config config;
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    pthread_t thread;
-    bool stop, gone, cancel, running;
-    uint32_t state, flags, error, request_len, response_len, rejects, reject_error, epoch;
-    uint64_t seq, served, accesses, started_ns;
-    uint32_t busy_left;
-    uint8_t *shm;
-    uint8_t request[VGPU_WINDOW_SIZE], response[VGPU_WINDOW_SIZE];
-    uint8_t copy[VGPU_WINDOW_SIZE]; /* of the request in flight */
-    uint32_t copy_len;
-};
-
-static uint64_t arena_offset(const struct fake *f)
+struct ring_shape fake_ring_shape(const struct fake *f)
 {
-    return f->config.arena_offset ? f->config.arena_offset : VGPU_SHM_CONTROL_SIZE;
+    return (struct ring_shape){
+        .entries = f->config.entries ? f->config.entries : 64,
+        .slot_bytes = f->config.slot_bytes ? f->config.slot_bytes : VGPU_REQ_MAX,
+    };
 }
 
-static uint64_t arena_size(const struct fake *f)
+static uint64_t control_size(const struct fake *f)
 {
-    return f->config.shm_bytes ? f->config.shm_bytes - VGPU_SHM_CONTROL_SIZE : 0;
+    struct ring_shape shape = fake_ring_shape(f);
+    uint64_t n = f->config.rings ? f->config.rings * ring_bytes(&shape) : 0;
+
+    return VGPU_SHM_CONTROL_SIZE +
+           (n + VGPU_SHM_CONTROL_SIZE - 1) / VGPU_SHM_CONTROL_SIZE * VGPU_SHM_CONTROL_SIZE;
 }
 
-static bool backend_up(const struct fake *f)
+uint64_t fake_arena_offset(const struct fake *f)
+{
+    return f->config.arena_offset ? f->config.arena_offset : control_size(f);
+}
+
+uint64_t fake_arena_size(const struct fake *f)
+{
+    return f->config.shm_bytes ? f->config.shm_bytes - control_size(f) : 0;
+}
+
+bool fake_backend_up(const struct fake *f)
 {
     return clock_now_ns() - f->started_ns >= f->config.up_after_ms * CLOCK_NS_PER_MS;
+}
+
+static uint32_t ring_register(const struct fake *f, uint32_t offset)
+{
+    const struct fake_config *c = &f->registers;
+    struct ring_shape shape = fake_ring_shape(f);
+
+    switch (offset) {
+    case VGPU_REG_RING_COUNT:
+        return f->config.rings;
+    case VGPU_REG_RING_ENTRIES:
+        return c->entries ? c->entries : shape.entries;
+    case VGPU_REG_SLOT_BYTES:
+        return c->slot_bytes ? c->slot_bytes : shape.slot_bytes;
+    case VGPU_REG_RING_OFFSET:
+        return c->ring_offset ? c->ring_offset : VGPU_SHM_CONTROL_SIZE;
+    case VGPU_REG_RING_STRIDE:
+        return c->ring_stride ? c->ring_stride : (uint32_t)ring_bytes(&shape);
+    default:
+        return 0;
+    }
 }
 
 static uint32_t read_register(const struct fake *f, uint32_t offset)
@@ -52,15 +74,16 @@ static uint32_t read_register(const struct fake *f, uint32_t offset)
     case VGPU_REG_ABI_VERSION:
         return f->config.abi ? f->config.abi : VGPU_ABI_VERSION;
     case VGPU_REG_FEATURES:
-        return f->config.shm_bytes ? VGPU_FEATURE_SHM : 0;
+        return (f->config.shm_bytes ? VGPU_FEATURE_SHM : 0) |
+               (f->config.rings ? VGPU_FEATURE_RING | VGPU_FEATURE_EVENT_IDX : 0);
     case VGPU_REG_VM_ID:
-        return backend_up(f) ? 7 : 0;
+        return fake_backend_up(f) ? 7 : 0;
     case VGPU_REG_POOL_ID:
         return 1;
     case VGPU_REG_PRIORITY:
         return VGPU_BAND_NORMAL;
     case VGPU_REG_STATUS:
-        return f->state | f->flags | (backend_up(f) ? VGPU_STATUS_BACKEND_UP : 0);
+        return f->state | f->flags | (fake_backend_up(f) ? VGPU_STATUS_BACKEND_UP : 0);
     case VGPU_REG_ERROR:
         return f->error;
     case VGPU_REG_REQUEST_LEN:
@@ -80,11 +103,11 @@ static uint32_t read_register(const struct fake *f, uint32_t offset)
     case VGPU_REG_SHM_SIZE_LO:
         return (uint32_t)f->config.shm_bytes;
     case VGPU_REG_ARENA_OFFSET_LO:
-        return (uint32_t)arena_offset(f);
+        return (uint32_t)fake_arena_offset(f);
     case VGPU_REG_ARENA_SIZE_LO:
-        return (uint32_t)arena_size(f);
+        return (uint32_t)fake_arena_size(f);
     default:
-        return 0;
+        return f->config.rings ? ring_register(f, offset) : 0;
     }
 }
 
@@ -125,6 +148,8 @@ static void doorbell(struct fake *f)
     f->cancel = false;
     f->copy_len = f->request_len < VGPU_WINDOW_SIZE ? f->request_len : VGPU_WINDOW_SIZE;
     memcpy(f->copy, f->request, f->copy_len);
+    memcpy(f->last, f->copy, f->copy_len);
+    f->last_len = f->copy_len;
     pthread_cond_broadcast(&f->changed);
 }
 
@@ -136,6 +161,7 @@ static void control(struct fake *f, uint32_t value)
     if (value == VGPU_CONTROL_RESET) {
         f->epoch++;
         f->flags |= VGPU_STATUS_RESETTING;
+        fake_rings_reset(f);
     }
     pthread_cond_broadcast(&f->changed);
 }
@@ -152,6 +178,14 @@ static void fake_write(void *arg, uint32_t offset, uint32_t value)
         f->request_len = value;
     } else if (offset == VGPU_REG_DOORBELL && !f->gone) {
         doorbell(f);
+    } else if (offset >= VGPU_REG_RING_DOORBELL &&
+               offset < VGPU_REG_RING_DOORBELL + 4 * VGPU_RINGS_MAX) {
+        f->doorbells++;
+        if (f->config.lose_bells) {
+            f->config.lose_bells--;
+        } else {
+            pthread_cond_broadcast(&f->changed);
+        }
     } else if (offset == VGPU_REG_CONTROL) {
         control(f, value);
     }
@@ -160,18 +194,19 @@ static void fake_write(void *arg, uint32_t offset, uint32_t value)
 
 /* ---- the thread that plays mediator and worker; with the lock unless said otherwise ---- */
 
-static void respond(struct fake *f, uint32_t error, uint32_t payload_kind, uint32_t payload_len)
+static void respond(struct fake *f, struct fake_job *job, uint32_t error, uint32_t payload_kind,
+                    uint32_t payload_len)
 {
     struct vgpu_resp_hdr h = {
         .size = (uint32_t)sizeof(h) + payload_len,
         .version = VGPU_REQ_VERSION,
-        .op = request_peek_op(f->copy, f->copy_len),
+        .op = request_peek_op(job->copy, job->copy_len),
         .error = error,
         .retry_after_ms = error == VGPU_E_BUSY ? f->config.retry_ms : 0,
-        .tag = request_peek_tag(f->copy, f->copy_len),
-        .seq = f->seq,
+        .tag = request_peek_tag(job->copy, job->copy_len),
+        .seq = job->seq,
         .run_ns = 1000,
-        .worker = error ? 0 : 1 + (uint32_t)(f->seq % 2),
+        .worker = error ? 0 : 1 + (uint32_t)(job->seq % 2),
         .attempts = 1,
         .payload = (uint16_t)payload_kind,
     };
@@ -180,22 +215,20 @@ static void respond(struct fake *f, uint32_t error, uint32_t payload_kind, uint3
     if (f->config.nonsense == 4) {
         h.size = sizeof(h);
     }
-    memcpy(f->response, &h, sizeof(h));
-    f->response_len = f->config.nonsense == 2 ? VGPU_WINDOW_SIZE + 4 : h.size;
-    f->error = f->config.nonsense == 3 ? 0 : error;
-    f->state = error || f->config.nonsense == 3 ? VGPU_STATUS_ERROR : VGPU_STATUS_DONE;
-    f->served++;
+    memcpy(job->out, &h, sizeof(h));
+    job->len = h.size;
+    job->error = error;
 }
 
-static void respond_text(struct fake *f, uint32_t error, const char *text)
+void fake_answer_error(struct fake *f, struct fake_job *job, uint32_t error, const char *text)
 {
     uint32_t len = (uint32_t)strlen(text); /* all texts are short */
 
-    memcpy(f->response + sizeof(struct vgpu_resp_hdr), text, len);
-    respond(f, error, VGPU_PAYLOAD_TEXT, len);
+    memcpy(job->out + sizeof(struct vgpu_resp_hdr), text, len);
+    respond(f, job, error, VGPU_PAYLOAD_TEXT, len);
 }
 
-static void respond_info(struct fake *f)
+static void respond_info(struct fake *f, struct fake_job *job)
 {
     struct vgpu_info info = {
         .vm_id = 7,
@@ -212,41 +245,53 @@ static void respond_info(struct fake *f)
         .backends = "fake",
     };
 
-    memcpy(f->response + sizeof(struct vgpu_resp_hdr), &info, sizeof(info));
-    respond(f, 0, VGPU_PAYLOAD_INFO, sizeof(info));
+    memcpy(job->out + sizeof(struct vgpu_resp_hdr), &info, sizeof(info));
+    respond(f, job, 0, VGPU_PAYLOAD_INFO, sizeof(info));
 }
 
-static void run_request(struct fake *f)
+void fake_answer(struct fake *f, struct fake_job *job)
 {
+    uint32_t payload_max = job->cap - (uint32_t)sizeof(struct vgpu_resp_hdr);
     struct request_limits limits = {
-        .max_size = VGPU_WINDOW_SIZE, .payload_max = VGPU_PAYLOAD_MAX, .arena_size = arena_size(f)};
+        .max_size = job->cap, .payload_max = payload_max, .arena_size = fake_arena_size(f)};
     struct request r;
     char why[REQUEST_WHY_MAX];
-    uint32_t error = request_parse(f->copy, f->copy_len, &limits, &r, why);
-    uint8_t payload[VGPU_PAYLOAD_MAX] = {0};
+    uint32_t error = request_parse(job->copy, job->copy_len, &limits, &r, why);
+    uint8_t payload[VGPU_REQ_MAX] = {0};
 
     if (error) {
-        respond_text(f, error, why);
+        fake_answer_error(f, job, error, why);
     } else if (r.hdr.op == VGPU_OP_INFO) {
-        respond_info(f);
+        respond_info(f, job);
     } else if (f->busy_left) {
         f->busy_left--;
-        respond_text(f, VGPU_E_BUSY, "the queue of the fake device is full");
+        fake_answer_error(f, job, VGPU_E_BUSY, "the queue of the fake device is full");
     } else if (f->config.error) {
-        respond_text(f, f->config.error, "as the test\nwants it");
+        fake_answer_error(f, job, f->config.error, "as the test\nwants it");
     } else {
-        f->running = true;
+        f->running++;
         pthread_mutex_unlock(&f->lock);
-        error = fake_run(&r, f->shm + arena_offset(f), payload);
+        error = fake_run(&r, f->shm + fake_arena_offset(f), payload);
         pthread_mutex_lock(&f->lock);
-        f->running = false;
+        f->running--;
+        pthread_cond_broadcast(&f->changed);
         if (error) {
-            respond_text(f, error, "the fake device found it so");
+            fake_answer_error(f, job, error, "the fake device found it so");
             return;
         }
-        memcpy(f->response + sizeof(struct vgpu_resp_hdr), payload, r.payload_len);
-        respond(f, 0, VGPU_PAYLOAD_DATA, r.payload_len);
+        memcpy(job->out + sizeof(struct vgpu_resp_hdr), payload, r.payload_len);
+        respond(f, job, 0, VGPU_PAYLOAD_DATA, r.payload_len);
     }
+}
+
+/* Put an answer into the window. */
+static void show(struct fake *f, const struct fake_job *job)
+{
+    memcpy(f->response, job->out, job->len);
+    f->response_len = f->config.nonsense == 2 ? VGPU_WINDOW_SIZE + 4 : job->len;
+    f->error = f->config.nonsense == 3 ? 0 : job->error;
+    f->state = job->error || f->config.nonsense == 3 ? VGPU_STATUS_ERROR : VGPU_STATUS_DONE;
+    f->served++;
 }
 
 static uint64_t request_deadline_ns(const struct fake *f)
@@ -279,9 +324,9 @@ static uint32_t dawdle(struct fake *f)
             return VGPU_E_CANCELLED;
         }
         if (!f->config.hang && now_ns >= end_ns) {
-            return backend_up(f) ? VGPU_E_DEADLINE : VGPU_E_NO_BACKEND;
+            return fake_backend_up(f) ? VGPU_E_DEADLINE : VGPU_E_NO_BACKEND;
         }
-        if (!f->config.hang && now_ns >= run_ns && backend_up(f)) {
+        if (!f->config.hang && now_ns >= run_ns && fake_backend_up(f)) {
             return 0;
         }
         wait_until(f, now_ns + 2 * CLOCK_NS_PER_MS);
@@ -291,16 +336,19 @@ static uint32_t dawdle(struct fake *f)
 
 static void serve(struct fake *f)
 {
+    struct fake_job job = {
+        .copy = f->copy, .copy_len = f->copy_len, .seq = f->seq, .cap = VGPU_WINDOW_SIZE};
     uint32_t error = dawdle(f);
 
     if (f->stop || f->flags & VGPU_STATUS_RESETTING) {
         return;
     }
     if (error) {
-        respond_text(f, error, "");
+        fake_answer_error(f, &job, error, "");
     } else {
-        run_request(f);
+        fake_answer(f, &job);
     }
+    show(f, &job);
 }
 
 static void *fake_thread(void *arg)
@@ -309,7 +357,7 @@ static void *fake_thread(void *arg)
 
     pthread_mutex_lock(&f->lock);
     while (!f->stop) {
-        if (f->flags & VGPU_STATUS_RESETTING && !f->config.deaf) {
+        if (f->flags & VGPU_STATUS_RESETTING && !f->config.deaf && !f->running) {
             f->flags = 0;
             f->state = VGPU_STATUS_IDLE;
             f->response_len = 0;
@@ -323,28 +371,61 @@ static void *fake_thread(void *arg)
     return NULL;
 }
 
-struct fake *fake_new(const struct fake_config *config)
+static void *map_shared(int fd, uint64_t bytes)
 {
-    struct fake *f = calloc(1, sizeof(*f));
-    pthread_condattr_t attr;
+    void *p =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | (fd < 0 ? MAP_ANONYMOUS : 0), fd, 0);
 
-    if (!f) {
+    if (p == MAP_FAILED) {
         abort();
     }
+    return p;
+}
+
+static int new_file(const char *name, uint64_t bytes)
+{
+    int fd = memfd_create(name, MFD_CLOEXEC);
+
+    if (fd < 0 || ftruncate(fd, (off_t)bytes) != 0) {
+        abort();
+    }
+    return fd;
+}
+
+static void init_locks(struct fake *f)
+{
+    pthread_mutexattr_t mutex;
+    pthread_condattr_t cond;
+
+    pthread_mutexattr_init(&mutex);
+    pthread_mutexattr_setpshared(&mutex, PTHREAD_PROCESS_SHARED);
+    pthread_mutex_init(&f->lock, &mutex);
+    pthread_mutexattr_destroy(&mutex);
+    pthread_condattr_init(&cond);
+    pthread_condattr_setclock(&cond, CLOCK_MONOTONIC);
+    pthread_condattr_setpshared(&cond, PTHREAD_PROCESS_SHARED);
+    pthread_cond_init(&f->changed, &cond);
+    pthread_condattr_destroy(&cond);
+}
+
+struct fake *fake_new(const struct fake_config *config)
+{
+    struct fake *f = map_shared(-1, sizeof(*f));
+
     f->config = *config;
     f->busy_left = config->busy;
     f->started_ns = clock_now_ns();
     f->state = config->busy_at_start ? VGPU_STATUS_BUSY : VGPU_STATUS_IDLE;
+    f->regs_fd = new_file("resource0", VGPU_BAR_REGS_SIZE);
+    f->shm_fd = -1;
     if (config->shm_bytes) {
-        f->shm = mmap(NULL, config->shm_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                      -1, 0);
+        f->shm_fd = new_file("resource2", config->shm_bytes);
+        f->shm = map_shared(f->shm_fd, config->shm_bytes);
+        fake_rings_init(f);
     }
-    pthread_mutex_init(&f->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&f->changed, &attr);
-    pthread_condattr_destroy(&attr);
-    if (f->shm == MAP_FAILED || pthread_create(&f->thread, NULL, fake_thread, f) != 0) {
+    init_locks(f);
+    if (pthread_create(&f->thread, NULL, fake_thread, f) != 0 ||
+        (f->config.rings && pthread_create(&f->ring_thread, NULL, fake_ring_thread, f) != 0)) {
         abort();
     }
     return f;
@@ -352,17 +433,25 @@ struct fake *fake_new(const struct fake_config *config)
 
 void fake_free(struct fake *f)
 {
+    uint32_t rings = f->config.rings;
+
     pthread_mutex_lock(&f->lock);
     f->stop = true;
     pthread_cond_broadcast(&f->changed);
     pthread_mutex_unlock(&f->lock);
     pthread_join(f->thread, NULL);
+    if (rings) {
+        pthread_join(f->ring_thread, NULL);
+    }
     if (f->shm) {
         munmap(f->shm, f->config.shm_bytes);
+        close(f->shm_fd);
     }
+    close(f->regs_fd);
     pthread_mutex_destroy(&f->lock);
     pthread_cond_destroy(&f->changed);
-    free(f);
+    free(f->pending);
+    munmap(f, sizeof(*f));
 }
 
 struct mmio fake_mmio(struct fake *f)
@@ -370,9 +459,9 @@ struct mmio fake_mmio(struct fake *f)
     return (struct mmio){.read = fake_read, .write = fake_write, .arg = f};
 }
 
-struct window_place fake_place(struct fake *f)
+struct place fake_place(struct fake *f)
 {
-    return (struct window_place){
+    return (struct place){
         .mmio = fake_mmio(f),
         .regs_fd = -1,
         .settle_fd = -1,
@@ -380,17 +469,69 @@ struct window_place fake_place(struct fake *f)
         .shm = f->shm,
         .shm_bytes = f->config.shm_bytes,
         .address = "fake",
-        .path = "simulated: BAR 0 windows, polled",
+        .how = "simulated",
         .arena = "memory",
     };
+}
+
+/* The same file, but with locks of its own. */
+static int open_again(int fd)
+{
+    char path[32];
+    int again;
+
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    again = open(path, O_RDWR | O_CLOEXEC);
+    if (again < 0) {
+        abort();
+    }
+    return again;
+}
+
+struct place fake_place_shared(struct fake *f)
+{
+    struct place p = fake_place(f);
+
+    p.regs_fd = open_again(f->regs_fd);
+    p.settle_fd = open_again(f->regs_fd);
+    p.shm_fd = open_again(f->shm_fd);
+    p.shm = map_shared(p.shm_fd, f->config.shm_bytes);
+    return p;
+}
+
+uint64_t fake_doorbells(struct fake *f)
+{
+    uint64_t n;
+
+    pthread_mutex_lock(&f->lock);
+    n = f->doorbells;
+    pthread_mutex_unlock(&f->lock);
+    return n;
+}
+
+uint8_t *fake_ring_base(struct fake *f, unsigned i)
+{
+    return (uint8_t *)f->rings[i].map.driver;
 }
 
 void fake_set(struct fake *f, const struct fake_config *config)
 {
     pthread_mutex_lock(&f->lock);
-    f->config = *config;
+    uint32_t rings = f->config.rings, entries = f->config.entries, slot = f->config.slot_bytes;
+
+    f->config = *config; /* but what the device is made of stays */
+    f->config.rings = rings;
+    f->config.entries = entries;
+    f->config.slot_bytes = slot;
     f->busy_left = config->busy;
     pthread_cond_broadcast(&f->changed);
+    pthread_mutex_unlock(&f->lock);
+}
+
+void fake_set_registers(struct fake *f, const struct fake_config *config)
+{
+    pthread_mutex_lock(&f->lock);
+    f->registers = *config;
     pthread_mutex_unlock(&f->lock);
 }
 
@@ -426,8 +567,8 @@ uint32_t fake_last_request(struct fake *f, uint8_t *ret)
     uint32_t len;
 
     pthread_mutex_lock(&f->lock);
-    len = f->copy_len;
-    memcpy(ret, f->copy, len);
+    len = f->last_len;
+    memcpy(ret, f->last, len);
     pthread_mutex_unlock(&f->lock);
     return len;
 }
@@ -440,9 +581,11 @@ static const struct {
     const char *name;
     size_t offset;
 } keys[] = {
-    KEY(delay_ms), KEY(busy),          KEY(retry_ms),     KEY(error),       KEY(up_after_ms),
-    KEY(hang),     KEY(ignore_cancel), KEY(deaf),         KEY(deadline_ms), KEY(abi),
-    KEY(magic),    KEY(busy_at_start), KEY(arena_offset), KEY(nonsense),
+    KEY(delay_ms),    KEY(busy),          KEY(retry_ms),     KEY(error),       KEY(up_after_ms),
+    KEY(hang),        KEY(ignore_cancel), KEY(deaf),         KEY(deadline_ms), KEY(abi),
+    KEY(magic),       KEY(busy_at_start), KEY(arena_offset), KEY(nonsense),    KEY(rings),
+    KEY(entries),     KEY(slot_bytes),    KEY(reverse),      KEY(ring_lie),    KEY(asleep),
+    KEY(index_start),
 };
 
 static int parse_pair(const char *text, size_t len, struct fake_config *ret)
