@@ -9,23 +9,28 @@
  * read(). Where they run decides: `apart` has neighbours on different CPUs (A and C on the first, B
  * on the second), `together` has all on one, where a wake-up is a mere context switch. Left to
  * itself the scheduler takes now the one, now the other, which makes no yardstick.
+ *
+ * `….loop` is the same with B and C sleeping in epoll_wait() before each read(), as a process that
+ * serves more than one peer has to.
  */
-#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bench/place.h"
 #include "bench/stats.h"
 #include "common/clock.h"
 
-/* The eventfds, named by the way of the wake-up. */
+/* The eventfds, named by the way of the wake-up, and what B and C wait with: -1: in read() itself. */
 struct bells {
     int a_b, b_a, b_c, c_b;
+    int epoll_b, epoll_c;
 };
 
 static void ring(int fd)
@@ -46,6 +51,27 @@ static void await(int fd)
     }
 }
 
+static void sleep_in(int epoll)
+{
+    struct epoll_event e;
+
+    if (epoll >= 0 && epoll_wait(epoll, &e, 1, -1) != 1) {
+        die("epoll_wait");
+    }
+}
+
+static int make_epoll(int fd1, int fd2)
+{
+    struct epoll_event e = {.events = EPOLLIN};
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+
+    if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, fd1, &e) ||
+        (fd2 >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, fd2, &e))) {
+        die("epoll");
+    }
+    return epoll;
+}
+
 static int make(void)
 {
     int fd = eventfd(0, EFD_CLOEXEC);
@@ -56,24 +82,7 @@ static int make(void)
     return fd;
 }
 
-/* The calling process runs on the first (0) or second (1) CPU that @all has from now on. */
-static void pin(const cpu_set_t *all, int which)
-{
-    cpu_set_t one;
-
-    CPU_ZERO(&one);
-    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-        if (CPU_ISSET(cpu, all) && which-- == 0) {
-            CPU_SET(cpu, &one);
-        }
-    }
-    if (sched_setaffinity(0, sizeof(one), &one)) {
-        die("sched_setaffinity");
-    }
-}
-
-static pid_t start(void (*serve)(const struct bells *b), const struct bells *b,
-                   const cpu_set_t *all, int cpu)
+static pid_t start(void (*serve)(const struct bells *b), const struct bells *b, int cpu)
 {
     pid_t pid = fork();
 
@@ -84,7 +93,7 @@ static pid_t start(void (*serve)(const struct bells *b), const struct bells *b,
         return pid;
     }
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    pin(all, cpu);
+    place_here(cpu);
     for (;;) {
         serve(b);
     }
@@ -92,37 +101,53 @@ static pid_t start(void (*serve)(const struct bells *b), const struct bells *b,
 
 static void serve_b(const struct bells *b)
 {
+    sleep_in(b->epoll_b);
     await(b->a_b);
     ring(b->b_c);
+    sleep_in(b->epoll_b);
     await(b->c_b);
     ring(b->b_a);
 }
 
 static void serve_c(const struct bells *b)
 {
+    sleep_in(b->epoll_c);
     await(b->b_c);
     ring(b->c_b);
 }
 
-static void run(const char *name, size_t n, const cpu_set_t *all, bool apart)
+static void measure(const char *name, size_t n, const struct bells *b)
 {
-    const struct bells b = {make(), make(), make(), make()};
-    pid_t pids[2] = {start(serve_b, &b, all, apart), start(serve_c, &b, all, 0)};
     struct stats s;
 
-    pin(all, 0);
     stats_init(&s, n);
     for (size_t i = 0; i < n + n / 10; i++) {
         uint64_t begin = clock_now_ns();
 
-        ring(b.a_b);
-        await(b.b_a);
+        ring(b->a_b);
+        await(b->b_a);
         if (i >= n / 10) { /* the first tenth warms up */
             stats_add(&s, clock_now_ns() - begin);
         }
     }
     stats_report(&s, name);
     stats_fini(&s);
+}
+
+static void run(const char *name, size_t n, int cpu_b, bool loop)
+{
+    struct bells b = {make(), make(), make(), make(), -1, -1};
+    int cpu_a = place_cpu(0);
+    pid_t pids[2];
+
+    if (loop) {
+        b.epoll_b = make_epoll(b.a_b, b.c_b);
+        b.epoll_c = make_epoll(b.b_c, -1);
+    }
+    pids[0] = start(serve_b, &b, cpu_b);
+    pids[1] = start(serve_c, &b, cpu_a);
+    place_here(cpu_a);
+    measure(name, n, &b);
     for (int i = 0; i < 2; i++) {
         kill(pids[i], SIGKILL);
         waitpid(pids[i], NULL, 0);
@@ -131,25 +156,27 @@ static void run(const char *name, size_t n, const cpu_set_t *all, bool apart)
     close(b.b_a);
     close(b.b_c);
     close(b.c_b);
+    if (loop) {
+        close(b.epoll_b);
+        close(b.epoll_c);
+    }
 }
 
 int main(int argc, char **argv)
 {
     size_t n = argc == 2 ? strtoul(argv[1], NULL, 10) : 0;
-    cpu_set_t all;
 
     if (n == 0) {
         fprintf(stderr, "usage: bench-eventfd N\n");
         return 2;
     }
-    if (sched_getaffinity(0, sizeof(all), &all)) {
-        die("sched_getaffinity");
-    }
-    if (CPU_COUNT(&all) < 2) {
+    if (place_cpu(1) < 0) {
         fprintf(stderr, "bench-eventfd: needs two CPUs\n");
         return 1;
     }
-    run("together", n, &all, false);
-    run("apart", n, &all, true);
+    run("apart", n, place_cpu(1), false);
+    run("together", n, place_cpu(0), false);
+    run("apart.loop", n, place_cpu(1), true);
+    run("together.loop", n, place_cpu(0), true);
     return 0;
 }

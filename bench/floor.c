@@ -2,7 +2,7 @@
 /*
  * floor - the same jobs as `bench-host SOCKET OP`, done by one library call in this process
  *
- * usage: bench-floor OP N
+ * usage: bench-floor OP N [worker]
  *
  *   echo      memcpy()
  *   axpy      cblas_scopy() and cblas_saxpy()
@@ -11,12 +11,15 @@
  *   fft       fftwf_execute() of a plan made before (FFTW_ESTIMATE)
  *   denoise   no library has it: the worker's own code through gpu-worker/gpu.h, one thread
  *
+ * With `worker` any of them is the worker's own code, one thread, on private memory.
+ *
  * sort has no counterpart in C that is stable and quick; bench/sort_floor.py does it with numpy.
  * Run with OPENBLAS_NUM_THREADS=1: the worker gives each job one thread, too.
  */
 #include <cblas.h>
 #include <fftw3.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,7 +98,7 @@ static void do_fft(struct floor_job *j)
     fftwf_execute(j->plan);
 }
 
-static void start_denoise(struct floor_job *j)
+static void start_worker(struct floor_job *j)
 {
     const struct gpu_config config = {.threads = 1, .depth = 1};
     const struct request_limits limits = {VGPU_REQ_MAX, VGPU_PAYLOAD_MAX, 0, TYPICAL_ARENA};
@@ -110,7 +113,7 @@ static void start_denoise(struct floor_job *j)
     }
 }
 
-static void do_denoise(struct floor_job *j)
+static void do_worker(struct floor_job *j)
 {
     struct gpu_job job = {.request = &j->request, .band = VGPU_BAND_NORMAL};
     struct pollfd p = {.fd = gpu_cpu.completion_fd(j->gpu), .events = POLLIN};
@@ -129,8 +132,10 @@ static void do_denoise(struct floor_job *j)
         fprintf(stderr, "bench-floor: the job was not taken\n");
         exit(1);
     }
-    while (poll(&p, 1, -1) < 0 || gpu_cpu.poll(j->gpu, &done, 1) == 0) {
-        /* woken for nothing */
+    while (gpu_cpu.poll(j->gpu, &done, 1) == 0) {
+        if (!gpu_cpu.arm(j->gpu)) {
+            (void)poll(&p, 1, -1);
+        }
     }
     if (job.error) {
         fprintf(stderr, "bench-floor: error %u: %s\n", job.error, job.why);
@@ -138,28 +143,31 @@ static void do_denoise(struct floor_job *j)
     }
 }
 
-static const struct {
+struct kind {
     const char *name;
     void (*start)(struct floor_job *j);
     void (*run)(struct floor_job *j);
-} kinds[] = {
-    {"echo", NULL, do_echo}, {"axpy", NULL, do_axpy},    {"reduce", NULL, do_reduce},
-    {"gemm", NULL, do_gemm}, {"fft", start_fft, do_fft}, {"denoise", start_denoise, do_denoise},
 };
 
-static void measure(struct floor_job *j, unsigned kind, size_t n)
+static const struct kind by_worker = {"worker", start_worker, do_worker};
+static const struct kind kinds[] = {
+    {"echo", NULL, do_echo}, {"axpy", NULL, do_axpy},    {"reduce", NULL, do_reduce},
+    {"gemm", NULL, do_gemm}, {"fft", start_fft, do_fft}, {"denoise", start_worker, do_worker},
+};
+
+static void measure(struct floor_job *j, const struct kind *kind, size_t n)
 {
     struct stats s;
 
-    if (kinds[kind].start) {
-        kinds[kind].start(j);
+    if (kind->start) {
+        kind->start(j);
     }
     typical_fill(j->op, j->arena); /* after start: making a plan may write */
     stats_init(&s, n);
     for (size_t i = 0; i < n + n / 10 + 1; i++) {
         uint64_t begin = clock_now_ns();
 
-        kinds[kind].run(j);
+        kind->run(j);
         if (i > n / 10) {
             stats_add(&s, clock_now_ns() - begin);
         }
@@ -171,7 +179,8 @@ static void measure(struct floor_job *j, unsigned kind, size_t n)
 int main(int argc, char **argv)
 {
     static struct floor_job j;
-    size_t n = argc == 3 ? strtoul(argv[2], NULL, 10) : 0;
+    size_t n = argc >= 3 ? strtoul(argv[2], NULL, 10) : 0;
+    bool worker = argc == 4 && strcmp(argv[3], "worker") == 0;
 
     for (unsigned i = 0; n && i < sizeof(kinds) / sizeof(kinds[0]); i++) {
         if (strcmp(argv[1], kinds[i].name) != 0) {
@@ -179,13 +188,13 @@ int main(int argc, char **argv)
         }
         j.op = typical_find(argv[1]);
         j.arena = mmap(NULL, TYPICAL_ARENA, PROT_READ | PROT_WRITE,
-                       MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+                       (worker ? MAP_PRIVATE : MAP_SHARED) | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
         if (j.arena == MAP_FAILED) {
             die("memory");
         }
-        measure(&j, i, n);
+        measure(&j, worker ? &by_worker : &kinds[i], n);
         return 0;
     }
-    fprintf(stderr, "usage: bench-floor echo|axpy|reduce|gemm|fft|denoise N\n");
+    fprintf(stderr, "usage: bench-floor echo|axpy|reduce|gemm|fft|denoise N [worker]\n");
     return 2;
 }

@@ -17,25 +17,6 @@
 #include "bench/vmclient.h"
 #include "common/clock.h"
 
-static uint32_t echo_request(uint8_t *ret)
-{
-    static const uint8_t text[16] = {'H', 'e', 'l', 'l', 'o'};
-    struct vgpu_req_hdr h = {.size = 112,
-                             .version = VGPU_REQ_VERSION,
-                             .op = VGPU_OP_ECHO,
-                             .band = VGPU_BAND_DEFAULT,
-                             .nbufs = 2};
-    struct vgpu_buf bufs[2] = {
-        {.kind = VGPU_BUF_INLINE, .dir = VGPU_BUF_IN, .offset = 96, .length = 16},
-        {.kind = VGPU_BUF_INLINE, .dir = VGPU_BUF_OUT, .offset = 0, .length = 16},
-    };
-
-    memcpy(ret, &h, sizeof(h));
-    memcpy(ret + 48, bufs, sizeof(bufs));
-    memcpy(ret + 96, text, sizeof(text));
-    return h.size;
-}
-
 static void set_tag(uint8_t *request, uint64_t tag)
 {
     memcpy(request + offsetof(struct vgpu_req_hdr, tag), &tag, sizeof(tag));
@@ -91,7 +72,7 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[2], "inline") == 0) {
         vmclient_open(&c, argv[1], 1 << 20);
-        run(&c, "inline", request, echo_request(request), n);
+        run(&c, "inline", request, typical_echo(16, request), n);
         vmclient_close(&c);
         return 0;
     }

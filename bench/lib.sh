@@ -3,9 +3,9 @@
 #
 # lib - what the benchmarks share: the build, a mediator with workers, samples, medians, results
 #
-# A program under measurement prints lines "BENCH <case> n=.. min_ns=.. p50_ns=.. p99_ns=.. max_ns=..".
-# bench_take files them under a figure's name; bench_result makes the RESULT line of a figure from the
-# medians over all rounds.
+# A program under measurement prints lines "BENCH <case> n=.. min_ns=.. p50_ns=.. p99_ns=.. max_ns=.." and
+# "VALUE <case> <number>" for what is no time. bench_take files them under a figure's name; bench_result
+# and bench_number make the RESULT lines of a figure from the medians over all rounds.
 
 bench_work=
 
@@ -30,7 +30,8 @@ bench_prepare() {
 
 bench_build() {
     cmake --preset release && cmake --build --preset release -j "$(nproc)" --target \
-        vgpu-mediator vgpu-worker guest.elf bench-eventfd bench-filepoll bench-host bench-floor
+        vgpu-mediator vgpu-worker guest.elf bench-place bench-eventfd bench-poll bench-filepoll \
+        bench-host bench-shm bench-many bench-floor
 }
 
 bench_clean() {
@@ -44,31 +45,33 @@ bench_clean() {
     [[ -z $bench_work ]] || rm -rf "$bench_work"
 }
 
-# bench_stack WORKERS THREADS - a mediator with one VM, vm-a, and workers
+# bench_stack WORKERS THREADS [VMS [SPIN_US [MEDIATOR_CPU WORKER_CPU]]] - a mediator with VMs vm-0, vm-1, …
+# and workers. SPIN_US: how long they may poll; empty: the default. The CPUs: each on that one alone.
 bench_stack() {
-    local i
-    vm_socket=$bench_work/run/vm-a/vgpu.sock
-    cat >"$bench_work/pool.yaml" <<EOF
-version: 1
-pools:
-  - name: main
-    id: 1
-tenants:
-  - name: bench
-vms:
-  - name: vm-a
-    tenant: bench
-    pools: [main]
-    socket: $vm_socket
-EOF
-    procs_start mediator "$bench_work/mediator.log" "$bin/vgpu-mediator" \
+    local i on_mediator=() on_worker=()
+    [[ -z ${5:-} ]] || on_mediator=(taskset -c "$5") on_worker=(taskset -c "$6")
+    vm_socket=$bench_work/run/vm-0/vgpu.sock
+    bench_pool "${3:-1}" "${4:-}" >"$bench_work/pool.yaml"
+    procs_start mediator "$bench_work/mediator.log" "${on_mediator[@]}" "$bin/vgpu-mediator" \
         --config "$bench_work/pool.yaml" --run-dir "$bench_work/run"
-    wait_until 10 "the mediator does not listen" test -S "$bench_work/run/worker.sock"
+    wait_until 20 "the mediator does not listen" test -S "$bench_work/run/worker.sock"
     for ((i = 0; i < $1; i++)); do
-        procs_start "w$i" "$bench_work/w$i.log" "$bin/vgpu-worker" --name "w$i" --backend cpu \
-            --mediator "$bench_work/run/worker.sock" --threads "$2"
+        procs_start "w$i" "$bench_work/w$i.log" "${on_worker[@]}" "$bin/vgpu-worker" --name "w$i" \
+            --backend cpu --mediator "$bench_work/run/worker.sock" --threads "$2"
     done
-    wait_until 10 "the VM's socket is not there" test -S "$vm_socket"
+    wait_until 20 "the VM's socket is not there" test -S "$vm_socket"
+}
+
+# bench_pool VMS SPIN_US - the pool file of bench_stack
+bench_pool() {
+    local i
+    printf 'version: 1\n'
+    [[ -z $2 ]] || printf 'mediator:\n  spin: %sus\n' "$2"
+    printf 'pools:\n  - name: main\n    id: 1\ntenants:\n  - name: bench\nvms:\n'
+    for ((i = 0; i < $1; i++)); do
+        printf '  - name: vm-%d\n    tenant: bench\n    pools: [main]\n    socket: %s\n' \
+            "$i" "$bench_work/run/vm-$i/vgpu.sock"
+    done
 }
 
 bench_stack_stop() { procs_stop; }
@@ -76,7 +79,8 @@ bench_stack_stop() { procs_stop; }
 # bench_count N - a number of repetitions, fewer with --quick
 bench_count() { echo $((${quick:+1} + 0 ? ($1 + 19) / 20 : $1)); }
 
-# bench_take PREFIX COMMAND... - runs COMMAND; its line "BENCH case ..." becomes samples PREFIX.case
+# bench_take PREFIX COMMAND... - runs COMMAND; its lines "BENCH case ..." and "VALUE case ..." become samples
+# PREFIX.case
 bench_take() {
     local prefix=$1 log=$bench_work/take.log
     shift
@@ -85,8 +89,9 @@ bench_take() {
         ui_error "$* failed"
         return 1
     }
-    tr -d '\r' <"$log" | sed -nE \
-        "s/^BENCH ([^ ]+) .*p50_ns=([0-9]+) p99_ns=([0-9]+).*/$prefix.\1 \2 \3/p" >>"$bench_work/samples"
+    tr -d '\r' <"$log" | sed -nE -e \
+        "s/^BENCH ([^ ]+) .*p50_ns=([0-9]+) p99_ns=([0-9]+).*/$prefix.\1 \2 \3/p" -e \
+        "s/^VALUE ([^ ]+) (-?[0-9.]+)$/$prefix.\1 \2 \2/p" >>"$bench_work/samples"
 }
 
 # bench_median NAME COLUMN - median over the rounds; COLUMN 2: of the p50, 3: of the p99
@@ -95,11 +100,30 @@ bench_median() {
         awk '{ v[NR] = $1 } END { if (NR == 0) exit 1; print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
 }
 
-# bench_result FIGURE SAMPLES FLOOR UNIT TARGET - p50 and p99 of SAMPLES over those of FLOOR
+# bench_result FIGURE SAMPLES FLOOR UNIT TARGET [TARGET_P99] - p50 and p99 of SAMPLES over those of FLOOR
 bench_result() {
     local figure=$1 samples=$2 floor=$3 unit=$4 target=$5
     bench_row "$figure" "$(bench_median "$samples" 2)" "$(bench_median "$floor" 2)" "$unit" "$target"
-    bench_row "$figure.p99" "$(bench_median "$samples" 3)" "$(bench_median "$floor" 3)" "$unit" -
+    bench_row "$figure.p99" "$(bench_median "$samples" 3)" "$(bench_median "$floor" 3)" "$unit" \
+        "${6:--}"
+}
+
+# bench_number FIGURE SAMPLES UNIT TARGET [FLOOR] - the median of what is no time; with FLOOR, other
+# samples, their ratio
+bench_number() {
+    awk -v figure="$1" -v value="$(bench_median "$2" 2)" -v unit="$3" -v target="$4" \
+        -v floor="${5:+$(bench_median "$5" 2)}" 'BEGIN {
+        digits = value >= 1000 || value == int(value) ? "%.0f" : value >= 10 ? "%.1f" : "%.4f"
+        printf "%s " digits " %s %s %s %s\n", figure, value, unit, floor == "" ? "-" : sprintf("%.1f", floor),
+            floor == "" || floor == 0 ? "-" : sprintf("%.2f", value / floor), target
+    }' >>"$bench_work/rows"
+}
+
+# bench_skip FIGURE REASON... - the figure cannot be measured here
+bench_skip() {
+    local figure=$1
+    shift
+    printf 'SKIPPED %s: %s\n' "$figure" "$*"
 }
 
 # bench_row FIGURE VALUE_NS FLOOR_NS UNIT TARGET
@@ -110,10 +134,18 @@ bench_row() {
     }' >>"$bench_work/rows"
 }
 
-# bench_table - prints all rows as a table, then as RESULT lines, and forgets them
+# bench_table - prints all rows as a table, then as RESULT lines, and forgets them. A target is "-" or a
+# comparison, of the ratio where it says so: ratio<=1.3, <=5, >=0.9.
 bench_table() {
-    awk 'BEGIN { printf "%-30s %12s %-4s %12s %8s %8s\n", "figure", "value", "unit", "floor", "ratio", "target" }
-         { printf "%-30s %12s %-4s %12s %8s %8s\n", $1, $2, $3, $4, $5, $6 }' "$bench_work/rows"
+    awk 'function met(target, value, ratio,   t, x) {
+             if (target == "-") return "-"
+             t = target
+             x = sub(/^ratio/, "", t) ? ratio : value
+             if (x == "-") return "-"
+             return (t ~ /^<=/ ? x + 0 <= substr(t, 3) + 0 : x + 0 >= substr(t, 3) + 0) ? "met" : "MISSED"
+         }
+         BEGIN { printf "%-32s %10s %-7s %10s %7s %12s %s\n", "figure", "value", "unit", "floor", "ratio", "target", "" }
+         { printf "%-32s %10s %-7s %10s %7s %12s %s\n", $1, $2, $3, $4, $5, $6, met($6, $2, $5) }' "$bench_work/rows"
     awk '{ printf "RESULT %s value=%s unit=%s floor=%s ratio=%s target=%s\n", $1, $2, $3, $4, $5, $6 }' \
         "$bench_work/rows"
     bench_forget

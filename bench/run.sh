@@ -30,6 +30,7 @@ Exits 0 only if everything that can run here ran.
 
 examples:
   bench/run.sh device            round trip of a request, beside the transport that it replaces
+  bench/run.sh pipeline bulk     many small requests, and large data
   bench/run.sh --runs 9 ops      each operation beside the same library call
 EOF
 }

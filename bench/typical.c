@@ -124,3 +124,23 @@ uint32_t typical_request(const struct typical *op, uint64_t tag, uint8_t *ret)
     }
     return h.size;
 }
+
+uint32_t typical_echo(uint32_t bytes, uint8_t *ret)
+{
+    struct vgpu_req_hdr h = {
+        .version = VGPU_REQ_VERSION, .op = VGPU_OP_ECHO, .band = VGPU_BAND_DEFAULT, .nbufs = 2};
+    struct vgpu_buf bufs[2] = {
+        {.kind = VGPU_BUF_INLINE, .dir = VGPU_BUF_IN, .length = bytes},
+        {.kind = VGPU_BUF_INLINE, .dir = VGPU_BUF_OUT, .length = bytes},
+    };
+    uint32_t at = sizeof(h) + sizeof(bufs);
+
+    bufs[0].offset = at;
+    h.size = at + bytes;
+    memcpy(ret, &h, sizeof(h));
+    memcpy(ret + sizeof(h), bufs, sizeof(bufs));
+    for (uint32_t i = 0; i < bytes; i++) {
+        ret[at + i] = (uint8_t)(i * 7 + 1);
+    }
+    return h.size;
+}

@@ -34,4 +34,12 @@ void typical_fill(const struct typical *op, uint8_t *arena);
 /** typical_request() - the request, into @ret (VGPU_REQ_MAX bytes); returns its size */
 uint32_t typical_request(const struct typical *op, uint64_t tag, uint8_t *ret);
 
+/**
+ * typical_echo() - an echo, inline both ways, into @ret (VGPU_REQ_MAX bytes)
+ * @bytes: of payload, a multiple of 8
+ *
+ * Return: its size, 96 bytes more.
+ */
+uint32_t typical_echo(uint32_t bytes, uint8_t *ret);
+
 #endif

@@ -10,14 +10,13 @@
 
 #include <stdint.h>
 
-#include "proto/vgpu_local.h"
+#include "bench/vmsock.h"
 
 struct vmclient {
-    int fd;
+    struct vmsock sock;
     uint8_t *arena;
     uint64_t arena_size;
     uint64_t seq;
-    uint8_t msg[VGPU_MSG_MAX];
     _Alignas(8) uint8_t response[VGPU_REQ_MAX];
 };
 

@@ -3,8 +3,13 @@
  * Echo round trips, timed by the TSC. `full` is all that a driver does: 112 bytes into the window,
  * REQUEST_LEN, DOORBELL, STATUS until the end, 80 bytes out of the window. `ring` is from the
  * doorbell to the end alone, with the request still in the window.
+ *
+ * Through a ring, `rings` is from writing the request into its slot to its completion, polled.
+ * `doorbell` is a write to a ring's doorbell with nothing submitted, which KVM turns into an eventfd;
+ * `trap` is a write to a register that ignores it, which goes to QEMU and back.
  */
 #include "tests/guest/cpu.h"
+#include "tests/guest/ring.h"
 #include "tests/guest/tests.h"
 
 #define SAMPLES_MAX 100000u
@@ -148,4 +153,95 @@ void bench_run(const struct device *d, uint32_t n)
     }
     measure_access(d, n, false);
     measure_access(d, n, true);
+}
+
+static struct ring ring;
+
+static struct call echo_call(void)
+{
+    struct call c = call_new(OP_ECHO);
+
+    c.data = "Hello from guest";
+    c.data_len = 16;
+    call_buf(&c, INLINE, IN, 0, 16);
+    call_buf(&c, INLINE, OUT, 0, 16);
+    return c;
+}
+
+static bool open_ring(const struct device *d)
+{
+    const char *why = ring_open(d, 0, &ring);
+
+    if (why) {
+        say("BENCH failed: %s\n", why);
+    }
+    return why == NULL;
+}
+
+static void measure_write(const struct device *d, const char *name, uint32_t reg, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t begin = cpu_tsc();
+
+        reg_write(d, reg, i);
+        samples[i] = (uint32_t)(cpu_tsc() - begin);
+    }
+    report(name, n);
+}
+
+void bench_rings(const struct device *d, uint32_t n)
+{
+    struct call c = echo_call();
+    struct ring_completion done;
+
+    polls = 0;
+    n = n < 1 ? 1 : n > SAMPLES_MAX ? SAMPLES_MAX : n;
+    if (!open_ring(d)) {
+        return;
+    }
+    for (uint32_t i = 0; i < n + n / 10; i++) {
+        uint64_t begin = cpu_tsc();
+        uint64_t ticks;
+
+        ring_put(&ring, &c, i);
+        ring_publish(&ring);
+        if (!ring_wait(&ring, PATIENCE_MS, &done) || done.error) {
+            say("BENCH failed: request %u\n", i);
+            return;
+        }
+        ticks = cpu_tsc() - begin;
+        if (i >= n / 10) { /* the first tenth warms up */
+            samples[i - n / 10] = ticks > 0xffffffffu ? 0xffffffffu : (uint32_t)ticks;
+        }
+    }
+    report("rings", n);
+    measure_write(d, "doorbell", REG_RING_DOORBELL, n);
+    measure_write(d, "trap", REG_MAGIC, n);
+}
+
+static bool forever_ring(const struct call *c, uint32_t tag)
+{
+    struct ring_completion done;
+
+    ring_put(&ring, c, tag);
+    ring_publish(&ring);
+    return ring_wait(&ring, PATIENCE_MS, &done) && done.error == OK;
+}
+
+void bench_forever(const struct device *d, bool through_ring)
+{
+    static volatile uint32_t counters[2]; /* requests, doorbells */
+    static struct answer a;
+    struct call c = echo_call();
+
+    if (through_ring && !open_ring(d)) {
+        return;
+    }
+    say("forever: counters at 0x%x\n", (uint32_t)(uintptr_t)counters);
+    while (through_ring ? forever_ring(&c, counters[0])
+                        : device_call(d, &c, PATIENCE_MS, &a) == OK) {
+        counters[0]++;
+        counters[1] = through_ring ? ring.doorbells : counters[0];
+    }
+    say("forever: request %u failed\n", counters[0]);
 }

@@ -56,6 +56,12 @@ static inline void cpu_pause(void)
     __asm__ volatile("pause" ::: "memory");
 }
 
+/** cpu_fence() - every access before it comes before every access after it */
+static inline void cpu_fence(void)
+{
+    __asm__ volatile("lock; addl $0, (%%esp)" ::: "memory", "cc");
+}
+
 /** cpu_div() - 64-bit division by 32 bits, which takes a library elsewhere */
 uint64_t cpu_div(uint64_t n, uint32_t d, uint32_t *ret_rest);
 

@@ -4,8 +4,13 @@
  *
  * Command line: MODE [N] [tsc_khz=K]
  *   selftest   all tests; TAP on the serial port
+ *   windows    only those of a driver that knows no rings
  *   registers  only those that need no backend
- *   bench N    N echo round trips, latencies
+ *   interrupts ring completions as interrupts
+ *   bench N    N echo round trips through the windows, latencies
+ *   rings N    the same through a ring
+ *   forever    one ring request after another, counted in memory
+ *   forever 0  the same through the windows
  *   echo N     N echoes, one line each, as fast as they are answered
  *   nobackend  one echo with a deadline of 200 ms, which must end with NO_BACKEND
  *   idle       find the device, then halt
@@ -15,6 +20,7 @@
  */
 #include "tests/guest/cpu.h"
 #include "tests/guest/env.h"
+#include "tests/guest/ring.h"
 #include "tests/guest/tap.h"
 #include "tests/guest/tests.h"
 
@@ -65,7 +71,7 @@ static bool wait_backend(const struct device *d)
     return false;
 }
 
-static bool run_selftest(struct device *d)
+static bool run_selftest(struct device *d, bool rings)
 {
     test_registers(d);
     if (!wait_backend(d)) {
@@ -75,6 +81,10 @@ static bool run_selftest(struct device *d)
     test_errors(d);
     test_flight(d);
     test_msix(d);
+    if (rings && ring_count(d) > 0) {
+        test_rings(d);
+        test_bells(d);
+    }
     return tap_finish() == 0;
 }
 
@@ -123,8 +133,8 @@ static bool run_no_backend(const struct device *d)
 
 static bool run(struct device *d, const char *mode, uint32_t n)
 {
-    if (streq(mode, "selftest")) {
-        return run_selftest(d);
+    if (streq(mode, "selftest") || streq(mode, "windows")) {
+        return run_selftest(d, streq(mode, "selftest"));
     }
     if (streq(mode, "registers")) {
         test_registers(d);
@@ -146,10 +156,25 @@ static bool run(struct device *d, const char *mode, uint32_t n)
         bench_run(d, n);
         return true;
     }
+    if (streq(mode, "rings")) {
+        bench_rings(d, n);
+        return true;
+    }
+    if (streq(mode, "forever")) {
+        bench_forever(d, n > 0);
+        return false;
+    }
+    if (streq(mode, "interrupts")) {
+        test_interrupts(d);
+        return tap_finish() == 0;
+    }
     if (streq(mode, "echo")) {
         return run_echo(d, n);
     }
-    say("unknown mode '%s': selftest, registers, bench N, echo N, nobackend or idle\n", mode);
+    say("unknown mode '%s': selftest, windows, registers, interrupts, bench N, rings N, forever, "
+        "echo N,"
+        " nobackend or idle\n",
+        mode);
     return false;
 }
 

@@ -26,7 +26,9 @@ static void test_identity(const struct device *d)
     tap_true("BAR 2 is prefetchable", d->bars[2].prefetchable);
     tap_check("SHM_SIZE", d->bars[2].size,
               (uint64_t)reg_read(d, REG_SHM_SIZE_HI) << 32 | reg_read(d, REG_SHM_SIZE_LO));
-    tap_check("no rings", reg_read(d, REG_RING_COUNT), 0);
+    if (!(reg_read(d, REG_FEATURES) & FEATURE_RING)) {
+        tap_check("no rings", reg_read(d, REG_RING_COUNT), 0);
+    }
     tap_true("the default deadline is not 0", reg_read(d, REG_DEADLINE_MS) != 0);
     tap_end();
 }
@@ -101,7 +103,7 @@ static void test_arena(const struct device *d)
 
     tap_begin("the arena is memory");
     tap_true("FEATURES has SHM", reg_read(d, REG_FEATURES) & FEATURE_SHM);
-    tap_true("it has at least 960 KiB", d->arena_size >= 960 * 1024);
+    tap_true("it has at least 512 KiB", d->arena_size >= 512 * 1024);
     for (uint32_t at = 0; step && at < d->arena_size; at += step) {
         *(volatile uint32_t *)(d->arena + at) = at ^ 0x5a5a5a5au;
     }

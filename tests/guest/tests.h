@@ -22,6 +22,15 @@ void test_flight(const struct device *d);
 /** test_msix() - table, mask, pending bit, and an MSI in the local APIC, interrupts off */
 void test_msix(const struct device *d);
 
+/** test_rings() - requests through rings; only where ring_count() is not 0 */
+void test_rings(const struct device *d);
+
+/** test_bells() - doorbells and vectors of rings, BROKEN, reset */
+void test_bells(const struct device *d);
+
+/** test_interrupts() - completions as interrupts that wake a halted CPU */
+void test_interrupts(const struct device *d);
+
 /** test_echo_works() - one check: the device completes an inline echo */
 void test_echo_works(const struct device *d);
 
@@ -33,5 +42,12 @@ struct call long_call(const struct device *d);
 
 /** bench_run() - @n echo round trips, latencies in nanoseconds */
 void bench_run(const struct device *d, uint32_t n);
+
+/** bench_rings() - @n echo round trips through ring 0, and what a doorbell costs */
+void bench_rings(const struct device *d, uint32_t n);
+
+/** bench_forever() - one request after another, through ring 0 or the windows, with no exit that is not
+ *  needed; returns when one fails */
+void bench_forever(const struct device *d, bool through_ring);
 
 #endif

@@ -32,6 +32,10 @@ enum doc_register {
     REG_REJECT_ERROR = 0x03c,
     REG_DEADLINE_MS = 0x040,
     REG_RING_COUNT = 0x044,
+    REG_RING_ENTRIES = 0x048,
+    REG_RING_OFFSET = 0x04c,
+    REG_RING_STRIDE = 0x050,
+    REG_SLOT_BYTES = 0x054,
     REG_SHM_SIZE_LO = 0x060,
     REG_SHM_SIZE_HI = 0x064,
     REG_ARENA_OFFSET_LO = 0x068,
@@ -55,11 +59,17 @@ enum doc_status {
     STATE_MASK = 0xff,
     BACKEND_UP = 0x100,
     RESETTING = 0x200,
+    BROKEN = 0x400,
 };
 
-enum doc_feature { FEATURE_SHM = 0x1, FEATURE_MSIX = 0x40 };
+enum doc_feature {
+    FEATURE_SHM = 0x1,
+    FEATURE_RING = 0x2,
+    FEATURE_EVENT_IDX = 0x4,
+    FEATURE_MSIX = 0x40
+};
 enum doc_control { CONTROL_CANCEL = 1, CONTROL_RESET = 2 };
-enum doc_flag { FLAG_NO_RETRY = 0x2, FLAG_IRQ = 0x4 };
+enum doc_flag { FLAG_ORDERED = 0x1, FLAG_NO_RETRY = 0x2, FLAG_IRQ = 0x4 };
 enum doc_kind { INLINE = 0, ARENA = 1, OBJECT = 2, TEMP = 3, GPA = 4 };
 enum doc_dir { IN = 1, OUT = 2 };
 enum doc_payload { PAYLOAD_DATA = 0, PAYLOAD_TEXT = 1, PAYLOAD_INFO = 2 };
@@ -100,6 +110,8 @@ enum doc_error {
     DEADLINE = 20,
     CANCELLED = 21,
     NOT_FOUND = 22,
+    DEPENDENCY = 27,
+    DEVICE_BROKEN = 32,
 };
 
 struct req_hdr {
@@ -160,6 +172,45 @@ struct info {
     char backends[64];
 };
 
+/* Rings in BAR 2. */
+#define RING_PAGE 4096u
+#define RING_FLAG_BROKEN 1u
+#define RING_ENTRIES_MAX 4096u
+
+struct ring_driver_page {
+    uint32_t submit_tail;
+    uint32_t pad0[15];
+    uint32_t complete_event;
+};
+
+struct ring_device_page {
+    uint32_t complete_tail;
+    uint32_t pad0[15];
+    uint32_t submit_event;
+    uint32_t pad1[15];
+    uint32_t flags;
+};
+
+struct ring_desc {
+    uint32_t slot;
+    uint32_t length;
+    uint64_t tag;
+    uint32_t reserved[12];
+};
+
+struct ring_completion {
+    uint64_t tag;
+    uint64_t seq;
+    uint32_t slot;
+    uint32_t length;
+    uint32_t error;
+    uint32_t reserved;
+};
+
+struct cancel_body {
+    uint64_t tag;
+};
+
 /* Bodies. Floats are given as their bits: this program does not use the FPU. */
 struct axpy_body {
     uint8_t dtype;
@@ -209,6 +260,8 @@ _Static_assert(sizeof(struct resp_hdr) == 64 && sizeof(struct info) == 304, "res
 _Static_assert(sizeof(struct axpy_body) == 40 && sizeof(struct reduce_body) == 24, "bodies");
 _Static_assert(sizeof(struct gemm_body) == 72 && sizeof(struct fft_body) == 32, "bodies");
 _Static_assert(sizeof(struct sort_body) == 16 && sizeof(struct denoise_body) == 48, "bodies");
+
+_Static_assert(sizeof(struct ring_desc) == 64 && sizeof(struct ring_completion) == 32, "ring");
 
 #define ONE_F64 0x3ff0000000000000ull
 #define TWO_F64 0x4000000000000000ull
