@@ -18,7 +18,7 @@ usage() {
     cat <<EOF
 usage: deploy/debian-chroot.sh SUITE DIR [COMMAND...]
 
-Makes a minimal Debian (debootstrap, variant minbase) of SUITE (bookworm or trixie) in DIR from the
+Makes a minimal Debian (debootstrap, variant minbase) of SUITE (bookworm, trixie or sid) in DIR from the
 mirrors that this host uses, unless DIR holds one already; puts a clean copy of this project into
 DIR/$place (a clone of the last commit, or the working tree if that has changes); runs COMMAND
 there as root. Needs root. Exits with COMMAND's status.
@@ -37,6 +37,15 @@ host_sources() {
     pkg_source_entries "$host_suite" "${files[@]}"
 }
 
+# existing_suites - leaves out what sid does not have: updates and security
+existing_suites() {
+    if [[ $suite == sid ]]; then
+        sed '/^Suites:/ s/ sid-[a-z/-]*//g' | awk -v RS= -v ORS='\n\n' '/(^|\n)Suites: *sid/'
+    else
+        cat
+    fi
+}
+
 # chroot_make - the base system; kept as an archive in the cache, since every proof starts from it
 chroot_make() {
     local base=$VGPU_CACHE/chroot-$suite.tar mirror
@@ -50,8 +59,10 @@ chroot_make() {
         debootstrap --variant=minbase "$suite" "$dir" "$mirror"
         mkdir -p "$dir/etc/apt/sources.list.d"
         rm -f "$dir/etc/apt/sources.list"
-        host_sources | sed "s/^Types: .*/Types: deb/; /^Suites:/ s/\b$host_suite\b/$suite/g" \
-            >"$dir/etc/apt/sources.list.d/debian.sources"
+        host_sources | sed "s/^Types: .*/Types: deb/; /^Suites:/ s/\b$host_suite\b/$suite/g" |
+            existing_suites >"$dir/etc/apt/sources.list.d/debian.sources"
+        # A mirror that stands still for a while has an old sid, still signed; releases do not expire.
+        [[ $suite != sid ]] || echo 'Acquire::Check-Valid-Until "false";' >"$dir/etc/apt/apt.conf.d/sid"
         rm -f "$dir"/var/cache/apt/archives/*.deb
         mkdir -p "$VGPU_CACHE"
         tar -C "$dir" --one-file-system -cf "$base.part" .
@@ -111,7 +122,7 @@ exec chroot "$dir" /usr/bin/env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bi
 
 case ${1:-} in
 -h | --help) usage && exit ;;
-bookworm | trixie) suite=$1 ;;
+bookworm | trixie | sid) suite=$1 ;;
 *) usage >&2 && exit 2 ;;
 esac
 dir=${2:?$(usage)}

@@ -164,7 +164,8 @@ step_plugin() {
 
 step_ctest() { ctest_run dev -LE '^fuzz$'; }
 step_asan() { build asan && ctest_run asan -L '^(unit|san)$'; }
-step_tsan() { build tsan && ctest_run tsan -L '^(unit|san)$'; }
+# The fuzz targets with two threads are also for ThreadSanitizer.
+step_tsan() { build tsan && ctest_run tsan -L '^(unit|san|fuzz)$'; }
 step_fuzz() { build fuzz && ctest_run fuzz -L '^fuzz$'; }
 
 # ---- running them -----------------------------------------------------------------------------

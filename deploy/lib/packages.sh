@@ -157,18 +157,23 @@ pkg_source_entries() {
 # from the host's own, and refreshes its lists
 pkg_private_apt() {
     local apt=$VGPU_CACHE/apt codename file
-    local -a files=()
+    local -a files=() names=()
     # shellcheck disable=SC1091
-    codename=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
+    mapfile -t names < <(. /etc/os-release && printf '%s\n' "${VERSION_CODENAME:-}")
+    # sid calls itself by the name of the next release.
+    ! grep -qs /sid /etc/debian_version || names+=(sid unstable testing)
     for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
         [[ ! -r $file ]] || files+=("$file")
     done
     ((${#files[@]})) || { printf 'apt has no sources in /etc/apt\n' >&2; return 1; }
     mkdir -p "$apt/sources.d" "$apt/lists/partial" "$apt/archives/partial"
-    pkg_source_entries "$codename" "${files[@]}" >"$apt/sources.d/vgpu.sources"
+    for codename in "${names[@]}"; do
+        pkg_source_entries "$codename" "${files[@]}" >"$apt/sources.d/vgpu.sources"
+        [[ ! -s $apt/sources.d/vgpu.sources ]] || break
+    done
     if [[ ! -s $apt/sources.d/vgpu.sources ]]; then
         printf 'No entry of /etc/apt serves "%s main"; source packages cannot be fetched.\n' \
-            "$codename" >&2
+            "${names[0]}" >&2
         return 1
     fi
     pkg_private_apt_get update

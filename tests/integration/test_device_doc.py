@@ -5,10 +5,13 @@ Both are turned into the same tables: name -> value for constants, registers, op
 and errors, and (offset, size, field) for each structure. The header's side comes from the compiler:
 a small C program prints every #define, every row of the table macros and offsetof/sizeof of every
 field. Then the tables are compared, so that a row that is missing, stale or wrong on either side
-fails with its name. The worked example is checked byte by byte against the structures and by
-the request parser that the daemons use.
+fails with its name. Macros with an argument are given as formulas, which are calculated and compared. The
+worked example is checked byte by byte against the structures and by the request parser that the daemons
+use; the ring driver of the document is compiled and run against the device's end of common/core/ring.c.
 """
 
+import ast
+import operator
 import os
 import re
 import subprocess
@@ -20,6 +23,9 @@ ROOT = Path(os.environ.get("VGPU_SOURCE_DIR", Path(__file__).resolve().parents[2
 HEADER = ROOT / "proto" / "vgpu_regs.h"
 DOC = ROOT / "docs" / "device.md"
 SCALARS = {"uint8_t": 1, "uint16_t": 2, "uint32_t": 4, "uint64_t": 8, "char": 1, "float": 4, "double": 8}
+UNUSED = "(unused)"  # in tables of the document: bytes between fields
+MACRO_VALUES = (0, 1, 16, 63, 64, 128, 1000, 4096)
+ARITHMETIC = {ast.Add: operator.add, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv}
 
 
 def strip_comments(text):
@@ -33,9 +39,15 @@ class Header:
         text = strip_comments(HEADER.read_text())
         defines = re.findall(r"^#define (VGPU_\w+)[ \t]+\S", text, flags=re.M)
         self.names = [n for n in defines if not n.endswith("_")]
+        self.macros = re.findall(r"^#define (VGPU_[A-Z_]+)\((\w+)\)", self.without_tables(text), flags=re.M)
         self.structs = self.parse_structs(text)
-        self.constants, self.rows, self.layouts, self.sizes = {}, {}, {}, {}
+        self.constants, self.rows, self.layouts, self.sizes, self.formulas = {}, {}, {}, {}, {}
         self.compile(tmp)
+
+    @staticmethod
+    def without_tables(text):
+        """Without macros that take the name of another macro, or are of the header's own use."""
+        return re.sub(r"^#define VGPU_\w+(\([A-Z]\)|_\()", "", text, flags=re.M)
 
     @staticmethod
     def parse_structs(text):
@@ -51,6 +63,9 @@ class Header:
 
     def compile(self, tmp):
         lines = [f'printf("C {n} %llu\\n", (unsigned long long)({n}));' for n in self.names]
+        for name, argument in self.macros:
+            lines += [f'printf("M {name}({argument}) %llu\\n", (unsigned long long)({name}({value}u)));'
+                      for value in MACRO_VALUES]
         for struct_name, fields in self.structs.items():
             lines.append(f'printf("S {struct_name} %zu\\n", sizeof(struct {struct_name}));')
             for f in fields:
@@ -73,6 +88,8 @@ class Header:
             kind, name, *rest = line.split(" ", 3)
             if kind == "C":
                 self.constants[name] = int(rest[0])
+            elif kind == "M":
+                self.formulas.setdefault(name, []).append(int(rest[0]))
             elif kind == "S":
                 self.sizes[name] = int(rest[0])
             elif kind == "F":
@@ -98,13 +115,27 @@ def number(text):
     return int(text, 0)
 
 
+def calculate(text, names):
+    """The value of a formula of the document."""
+
+    def walk(node):
+        if isinstance(node, ast.Constant):
+            return node.value
+        if isinstance(node, ast.Name):
+            return names[node.id]
+        return ARITHMETIC[type(node.op)](walk(node.left), walk(node.right))
+
+    return walk(ast.parse(text, mode="eval").body)
+
+
 class Doc:
     """The tables of docs/device.md, chosen by their head line."""
 
     def __init__(self):
         text = DOC.read_text()
         self.constants, self.registers, self.errors, self.ops, self.dtypes = {}, {}, {}, {}, {}
-        self.layouts, self.sizes = {}, {}
+        self.layouts, self.sizes, self.formulas = {}, {}, {}
+        self.driver = re.search(r"```c\n(.*?)```", text, flags=re.S)[1]
         self.examples = {
             kind: bytes.fromhex("".join(line[6:53] for line in body.strip("\n").splitlines()))
             for kind, body in re.findall(r"```(request|response)\n(.*?)```", text, flags=re.S)
@@ -138,6 +169,10 @@ class Doc:
             self.add(self.errors, cells[0], (number(cells[1]), cells[2]))
         elif kind == "op":
             self.add(self.ops, cells[0], (number(cells[1]), cells[2]))
+        elif kind == "macro":
+            name = cells[0].strip("`")
+            argument = re.search(r"\((\w+)\)", name)[1]
+            self.add(self.formulas, name, [calculate(cells[1], {argument: v}) for v in MACRO_VALUES])
         elif kind == "dtype":
             self.add(self.dtypes, cells[0], (number(cells[1]), cells[2]))
         elif self.head[:3] == ("offset", "size", "field"):
@@ -201,7 +236,13 @@ def test_struct_sizes(doc, header):
 
 
 def test_struct_layouts(doc, header):
-    assert not differences(doc.layouts, header.layouts)
+    named = {name: [row for row in rows if row[2] != UNUSED] for name, rows in doc.layouts.items()}
+    assert not differences(named, header.layouts)
+
+
+def test_formulas(doc, header):
+    assert len(header.formulas) >= 4
+    assert not differences(doc.formulas, header.formulas)
 
 
 def test_layouts_have_no_gaps(doc):
@@ -291,9 +332,90 @@ int main(void)
     assert out == ["0 ", str(doc.errors["RESERVED_SET"][0])]
 
 
+def test_ring_driver_of_the_document(doc, tmp_path):
+    """It compiles as it stands, and talks to the device's end of common/core/ring.c."""
+    program = """
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/core/ring.h"
+#include "proto/vgpu_regs.h"
+%s
+enum { N = 16, S = 256 };
+static _Alignas(4096) uint8_t bar2[1 << 20];
+static uint32_t bell;
+static struct queue guest;
+static struct ring_device dev;
+static uint32_t served;
+
+/* Serve what is there, the newest first; answers the request's bytes and its tag. */
+static int serve(void)
+{
+    struct vgpu_desc taken[N];
+    unsigned n = 0;
+
+    while (n < N && ring_take(&dev, &taken[n]) == 0) {
+        n++;
+    }
+    for (unsigned i = n; i > 0; i--) {
+        const struct vgpu_desc *d = &taken[i - 1];
+        struct vgpu_completion c = {.tag = d->tag, .slot = d->slot, .length = d->length};
+
+        memcpy(ring_response(&dev.map, d->slot), ring_request(&dev.map, d->slot), d->length);
+        ring_complete(&dev, &c);
+        served++;
+    }
+    return ring_device_publish(&dev);
+}
+
+int main(void)
+{
+    const struct ring_shape shape = {N, S};
+    uint32_t sent = 0, got = 0, bells = 0, signals = 0, full = 0;
+    uint8_t response[S];
+    struct vgpu_completion done;
+
+    queue_start(&guest, bar2, 65536, &bell, N, S);
+    ring_device_init(&dev, bar2 + 65536, &shape, 0, 0);
+    for (unsigned round = 0; round < 1000; round++) {
+        for (unsigned i = 0; i < 1 + round %% 20; i++) {
+            if (queue_submit(&guest, &sent, 48, sent) == 0) {
+                sent++;
+            } else {
+                full++;
+            }
+        }
+        if (ring_device_arm(&dev)) {
+            return 1; /* nothing was announced yet */
+        }
+        queue_tell(&guest);
+        bells += bell;
+        bell = 0;
+        if (queue_arm(&guest)) {
+            return 2;
+        }
+        signals += (uint32_t)serve();
+        while (queue_collect(&guest, &done, response)) {
+            uint32_t number;
+            memcpy(&number, response, sizeof(number));
+            if (number != done.tag || done.length != 48) {
+                return 3;
+            }
+            got++;
+        }
+    }
+    printf("%%d %%d %%u %%u %%d\\n", sent == got && sent == served, dev.wrong == NULL, bells, signals, full > 0);
+    return 0;
+}
+""" % doc.driver
+    out = run_c(tmp_path, "driver", program, [ROOT / "common" / "core" / "ring.c"])
+    assert out.split() == ["1", "1", "1000", "1000", "1"]
+
+
 def test_names_in_the_text_exist(doc, header):
     """Every VGPU_ name that the prose uses is one of the header's."""
-    known = set(header.constants) | {"VGPU_MSIX_VECTOR_RING"}
+    known = set(header.constants) | {name for name, _ in header.macros}
     for name in set(re.findall(r"VGPU_[A-Z0-9_]+\b(?!\*)", DOC.read_text())):
         assert name in known or any(k.startswith(name) for k in known), name
 

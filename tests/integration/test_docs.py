@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from local_proto import P
 
 ROOT = Path(os.environ.get("VGPU_SOURCE_DIR", Path(__file__).resolve().parents[2]))
 DOCS = sorted(
@@ -46,3 +47,30 @@ def test_named_files_exist(doc):
     for path in re.findall(rf"`((?:{FOLDERS})/[\w./-]+)`", doc.read_text()):
         places = [ROOT / path, doc.parent / path, ROOT / f"{path}.c"]  # a module goes without .c
         assert any(p.exists() for p in places), f"{path}: no such file"
+
+
+PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
+
+
+@pytest.mark.parametrize("name", P.MSG)
+def test_protocol_names_every_message(name):
+    assert re.search(rf"\b{name}\b", PROTOCOL), f"{name} is not in docs/protocol.md"
+
+
+def test_protocol_and_header_agree_on_the_in_flight_area():
+    """Sizes of its structures, the names of fields that the text speaks of, and all states."""
+    rows = re.findall(r"^\| `struct (vgpu_inflight\w*)`[^|]*\| (\d+) \| ([^|]*)", PROTOCOL, flags=re.M)
+    assert len(rows) == 3
+    for struct, size, fields in rows:
+        assert P.size(struct) == int(size), struct
+        for field in re.findall(r"\b[a-z]+_[a-z]+\b", fields):
+            assert field in P.layouts[struct].fields, f"{struct} has no {field}"
+    states = re.findall(r"^\| (FREE|TAKEN|STARTED|COMPLETING)\b", PROTOCOL, flags=re.M)
+    numbers = [P.constants[f"VGPU_INFLIGHT_{state}"] for state in states]
+    assert numbers == [0, 1, 2, 3]
+
+
+def test_protocol_counts_the_descriptors_of_hello():
+    rows = re.findall(r"^\| (BAR 2|in-flight area|writers' pipe|kick|call)", PROTOCOL, flags=re.M)
+    assert rows[:3] == ["BAR 2", "in-flight area", "writers' pipe"] and rows[3:5] == ["kick", "call"]
+    assert (P.HELLO_FD_SHM, P.HELLO_FD_INFLIGHT, P.HELLO_FD_WRITERS) == (0, 1, 2)

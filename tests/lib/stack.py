@@ -124,10 +124,18 @@ class Stack:
         shutil.rmtree(self.run_dir, ignore_errors=True)
 
 
+def qemu_under_test():
+    """Nothing for the installed QEMU, or VGPU_TEST_QEMU with VGPU_TEST_QEMU_ARGS, as in qtest.py."""
+    qemu = os.environ.get("VGPU_TEST_QEMU")
+    return [qemu, *os.environ.get("VGPU_TEST_QEMU_ARGS", "").split()] if qemu else []
+
+
 def guest_command(socket, mode, accel="tcg", machine="pc", options="", memory="64"):
-    """QEMU with the multiboot guest and one device; serial line on stdout."""
+    """QEMU with the multiboot guest and one device; serial line on stdout. With no more than one CPU
+    possible QEMU before 8.1 drops the guest's fences under TCG."""
     return [
-        str(ROOT / "stub" / "qemu-with-vgpu"), "-machine", machine, "-accel", accel, "-m", memory,
+        str(ROOT / "stub" / "qemu-with-vgpu"), *qemu_under_test(), "-machine", machine, "-accel", accel, "-m", memory,
+        "-smp", "1,maxcpus=2",
         "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
         "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
         "-device", f"vgpu-stub,socket={socket},reconnect-ms=100{options}",
