@@ -2,6 +2,7 @@
 /* main.c - vgpuctl: flags, commands, exit codes */
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@ enum { EXIT_USAGE = 2, EXIT_UNREACHABLE = 3, EXIT_REFUSED = 4 };
 
 struct options {
     const char *socket;
+    char in_run_dir[PATH_MAX];
     const struct view *view;
     bool json;
     unsigned watch_s; /* 0: once */
@@ -34,6 +36,7 @@ static void print_help(FILE *out)
             "\nOptions:\n"
             "  --admin PATH         the mediator's admin socket (default: $VGPU_ADMIN, else\n"
             "                       /run/vgpu/admin.sock)\n"
+            "  --run-dir DIR        the same as --admin DIR/admin.sock\n"
             "  --json               the answer as it came, one line, with its schema\n"
             "  --watch[=SECONDS]    again every SECONDS (default 1), until Ctrl-C\n"
             "  --limit N            jobs: how many, 1 to 1000 (default 20)\n"
@@ -69,6 +72,13 @@ static int parse_option(struct options *o, int c)
     case 'a':
         o->socket = optarg;
         return 0;
+    case 'r':
+        if ((size_t)snprintf(o->in_run_dir, sizeof(o->in_run_dir), "%s/admin.sock", optarg) >=
+            sizeof(o->in_run_dir)) {
+            return usage_error("--run-dir is too long", NULL);
+        }
+        o->socket = o->in_run_dir;
+        return 0;
     case 'j':
         o->json = true;
         return 0;
@@ -91,13 +101,11 @@ static int parse_option(struct options *o, int c)
 
 static int parse(struct options *o, int argc, char **argv)
 {
-    static const struct option longs[] = {{"admin", required_argument, NULL, 'a'},
-                                          {"json", no_argument, NULL, 'j'},
-                                          {"watch", optional_argument, NULL, 'w'},
-                                          {"limit", required_argument, NULL, 'l'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {"version", no_argument, NULL, 'V'},
-                                          {NULL, 0, NULL, 0}};
+    static const struct option longs[] = {
+        {"admin", required_argument, NULL, 'a'}, {"run-dir", required_argument, NULL, 'r'},
+        {"json", no_argument, NULL, 'j'},        {"watch", optional_argument, NULL, 'w'},
+        {"limit", required_argument, NULL, 'l'}, {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'V'},     {NULL, 0, NULL, 0}};
     int c;
 
     while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {

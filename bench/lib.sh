@@ -31,7 +31,7 @@ bench_prepare() {
 bench_build() {
     cmake --preset release && cmake --build --preset release -j "$(nproc)" --target \
         vgpu-mediator vgpu-worker guest.elf bench-place bench-eventfd bench-poll bench-filepoll \
-        bench-host bench-shm bench-many bench-floor
+        bench-host bench-shm bench-many bench-nuisance bench-floor
 }
 
 bench_clean() {
@@ -62,15 +62,15 @@ bench_stack() {
     wait_until 20 "the VM's socket is not there" test -S "$vm_socket"
 }
 
-# bench_pool VMS SPIN_US - the pool file of bench_stack
+# bench_pool VMS SPIN_US - the pool file of bench_stack; vm-0 is alone in its tenant
 bench_pool() {
     local i
     printf 'version: 1\n'
     [[ -z $2 ]] || printf 'mediator:\n  spin: %sus\n' "$2"
-    printf 'pools:\n  - name: main\n    id: 1\ntenants:\n  - name: bench\nvms:\n'
+    printf 'pools:\n  - name: main\n    id: 1\ntenants:\n  - name: bench\n  - name: other\nvms:\n'
     for ((i = 0; i < $1; i++)); do
-        printf '  - name: vm-%d\n    tenant: bench\n    pools: [main]\n    socket: %s\n' \
-            "$i" "$bench_work/run/vm-$i/vgpu.sock"
+        printf '  - name: vm-%d\n    tenant: %s\n    pools: [main]\n    socket: %s\n' \
+            "$i" "$( ((i)) && echo other || echo bench)" "$bench_work/run/vm-$i/vgpu.sock"
     done
 }
 
@@ -89,6 +89,12 @@ bench_take() {
         ui_error "$* failed"
         return 1
     }
+    bench_file "$prefix" "$log"
+}
+
+# bench_file PREFIX LOG - files the samples of a program's output
+bench_file() {
+    local prefix=$1 log=$2
     tr -d '\r' <"$log" | sed -nE -e \
         "s/^BENCH ([^ ]+) .*p50_ns=([0-9]+) p99_ns=([0-9]+).*/$prefix.\1 \2 \3/p" -e \
         "s/^VALUE ([^ ]+) (-?[0-9.]+)$/$prefix.\1 \2 \2/p" >>"$bench_work/samples"

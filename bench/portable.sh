@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 source deploy/lib/ui.sh
 
 programs=(vgpu-mediator vgpu-worker bench-place bench-eventfd bench-poll bench-filepoll bench-host
-    bench-shm bench-many bench-floor)
+    bench-shm bench-many bench-nuisance bench-floor)
 
 usage() {
     cat <<'EOT'
@@ -17,7 +17,7 @@ usage: bench/portable.sh [--build DIR] FOLDER
 Copies mediator, worker, the benchmarks' programs and scripts and every library that they load, but for
 the C library, into FOLDER, which must not exist. There:
 
-  FOLDER/run.sh                      device, pipeline, bulk and many, 5 rounds
+  FOLDER/run.sh                      device, pipeline, bulk, many and nuisance, 5 rounds
   FOLDER/run.sh --runs 3 device      as bench/run.sh
 
 The other machine needs bash, coreutils, util-linux, awk, sed, grep and a glibc not older than this one's.
@@ -51,7 +51,7 @@ for program in "${programs[@]}"; do
     strip -o "$folder/bin/$program" "$build/bin/$program"
 done
 libraries "${programs[@]/#/$build/bin/}" | xargs cp -Lt "$folder/lib"
-cp bench/run.sh bench/lib.sh bench/bench_{device,pipeline,bulk,many}.sh "$folder/bench"
+cp bench/run.sh bench/lib.sh bench/bench_{device,pipeline,bulk,many,nuisance}.sh "$folder/bench"
 cp deploy/lib/{ui,procs}.sh "$folder/deploy/lib"
 cat >"$folder/run.sh" <<'EOT'
 #!/usr/bin/env bash

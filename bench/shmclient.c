@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -133,7 +134,12 @@ void shmclient_open(struct shmclient *c, const char *path, const struct shmclien
 
 void shmclient_close(struct shmclient *c)
 {
+    struct pollfd writers = {.fd = c->writers};
+
     vmsock_close(&c->sock);
+    if (poll(&writers, 1, VMSOCK_TIMEOUT_S * 1000) != 1) {
+        fail("the mediator does not let go of the memory");
+    }
     for (uint32_t i = 0; i < c->shape.rings; i++) {
         ring_driver_fini(&c->ring[i]);
         close(c->kick[i]);

@@ -46,7 +46,7 @@ struct shmclient {
 /** shmclient_open() - connect to @path, HELLO, and wait until the mediator takes requests */
 void shmclient_open(struct shmclient *c, const char *path, const struct shmclient_shape *shape);
 
-/** shmclient_close() - hang up, unmap and close everything */
+/** shmclient_close() - hang up, wait until nobody else has the memory, unmap and close everything */
 void shmclient_close(struct shmclient *c);
 
 /** shmclient_submit() - a request into a free slot of @ring; the device does not see it yet */

@@ -193,6 +193,11 @@ static void on_readable(uv_poll_t *poll, int status, int events)
             return;
         }
         l->on_connect(l, fd);
+        if (l->paced && ++l->accepted >= LISTEN_PACE && l->fd >= 0) {
+            uv_poll_stop(
+                &l->poll); /* whoever comes and goes all the time waits for the next tick */
+            return;
+        }
     }
 }
 
@@ -221,6 +226,7 @@ int listen_start(struct listener *l, uv_loop_t *loop, int type, const struct lis
 
 void listen_resume(struct listener *l)
 {
+    l->accepted = 0;
     if (l->fd >= 0 && !uv_is_active((uv_handle_t *)&l->poll)) {
         uv_poll_start(&l->poll, UV_READABLE, on_readable);
     }

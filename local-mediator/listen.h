@@ -31,7 +31,10 @@ int listen_start(struct listener *l, uv_loop_t *loop, int type, const struct lis
 /** listen_stop() - close and remove the socket; @on_closed (may be NULL) runs from the loop */
 void listen_stop(struct listener *l, uv_close_cb on_closed);
 
-/** listen_resume() - accept again after the process ran out of descriptors */
+#define LISTEN_PACE 64u
+
+/** listen_resume() - a tick: accept again after a paced listener had its share, or the process no
+ *  descriptors */
 void listen_resume(struct listener *l);
 
 /** listen_peer() - who is at the other end of @fd. Return: 0; -errno. */

@@ -72,6 +72,8 @@ struct listener {
     uv_poll_t poll;
     int fd; /* -1: not listening */
     char path[CONF_PATH_MAX + 1];
+    bool paced;        /* at most LISTEN_PACE connections from one tick to the next */
+    uint32_t accepted; /* since the last tick */
     void (*on_connect)(struct listener *l, int fd); /* @fd is the callee's */
     void *user;
 };

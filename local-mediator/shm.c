@@ -58,6 +58,7 @@ static void clean(struct shm *shm)
 /* ---- doorbells ---- */
 
 static void on_kick(uv_poll_t *bell, int status, int events);
+static void break_rings(struct shm *shm, const char *why);
 
 static void listen_bells(struct shm *shm)
 {
@@ -79,6 +80,10 @@ static void on_pause_over(uv_timer_t *timer)
 
     shm->paused = false;
     shm->credit = CREDIT_AFTER_PAUSE;
+    if (shm->zeroed) {
+        shm->zeroed = false;
+        break_rings(shm, "submit_tail jumped");
+    }
     if (shm->serving) {
         listen_bells(shm);
         activate(shm, all_rings(shm)); /* what was submitted meanwhile */
@@ -202,6 +207,7 @@ static void serve(struct shm *shm)
 
 void shm_stop(struct shm *shm)
 {
+    shm->zeroed = false;
     if (shm->serving) {
         shm->serving = false;
         ignore_bells(shm);
@@ -259,9 +265,6 @@ static void adopt_rings(struct shm *shm)
     uint32_t slots[VGPU_RING_ENTRIES_MAX];
     uint32_t adopted = 0;
 
-    for (uint32_t i = 0; i < shm->n_rings; i++) {
-        set_ring(&shm->rings[i]);
-    }
     shm->adopting = true;
     for (uint32_t i = 0; i < shm->n_rings; i++) {
         uint32_t count = inflight_in_order(&shm->inflight, i, slots);
@@ -301,11 +304,27 @@ int shm_listen(struct shm *shm)
     return 0;
 }
 
+/* The last mediator was killed between the last completion of a ring and the note that it is empty. */
+static void forget_if_empty(struct guest_ring *gr)
+{
+    if (gr->failed && (uint32_t)gr->count == gr->dev.complete_tail && ring_waiting(&gr->dev) == 0) {
+        gr->failed = false;
+        inflight_forget_failures(&gr->shm->inflight, gr->index);
+    }
+}
+
+void shm_adopt(struct shm *shm, uint32_t epoch)
+{
+    shm->adopted = inflight_adopt(&shm->inflight, epoch, shm->m->generation);
+    for (uint32_t i = 0; i < shm->n_rings && shm->adopted == 0; i++) {
+        set_ring(&shm->rings[i]);
+        forget_if_empty(&shm->rings[i]);
+    }
+}
+
 void shm_start(struct shm *shm, uint32_t epoch)
 {
-    int r = inflight_adopt(&shm->inflight, epoch, shm->m->generation);
-
-    switch (r) {
+    switch (shm->adopted) {
     case 0:
         adopt_rings(shm);
         break;
@@ -314,8 +333,8 @@ void shm_start(struct shm *shm, uint32_t epoch)
         break;
     default:
         start_life(shm, epoch);
-        break_rings(shm, r == INFLIGHT_E_BROKEN ? "it did so before the mediator started"
-                                                : "the in-flight area does not fit");
+        break_rings(shm, shm->adopted == INFLIGHT_E_BROKEN ? "it did so before the mediator started"
+                                                           : "the in-flight area does not fit");
         break;
     }
     serve(shm);
@@ -386,6 +405,26 @@ static void take(struct guest_ring *gr, const struct vgpu_desc *desc)
     job_from_ring(gr, desc, NULL);
 }
 
+/* QEMU zeroes the pages of all rings before it sends RESET. */
+static bool looks_reset(const struct guest_ring *gr)
+{
+    return __atomic_load_n(&gr->dev.map.driver->submit_tail, __ATOMIC_RELAXED) == 0;
+}
+
+static void on_broken(struct guest_ring *gr)
+{
+    struct shm *shm = gr->shm;
+
+    if (!looks_reset(gr)) {
+        break_rings(shm, gr->dev.wrong);
+        return;
+    }
+    shm_stop(shm);
+    shm->zeroed = true;
+    uv_update_time(&shm->m->loop);
+    uv_timer_start(&shm->pause, on_pause_over, SHM_RESET_MS, 0);
+}
+
 /* At most @budget requests. Return: how many. */
 static uint32_t take_batch(struct guest_ring *gr, uint32_t budget)
 {
@@ -405,7 +444,7 @@ static uint32_t take_batch(struct guest_ring *gr, uint32_t budget)
         take(gr, &desc);
     }
     if (r == RING_E_BROKEN) {
-        break_rings(shm, gr->dev.wrong);
+        on_broken(gr);
     }
     return taken;
 }

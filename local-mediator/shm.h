@@ -25,6 +25,7 @@
 #define SHM_KICK_CREDIT 64    /* doorbells in vain before they are left alone */
 #define SHM_PAUSE_MIN_MS 4u   /* how long, the first time */
 #define SHM_PAUSE_MAX_MS 100u /* it doubles up to here while the guest goes on so */
+#define SHM_RESET_MS 1000u    /* most between the zeroing of the rings and RESET */
 
 LIST_HEAD(tag_head, job);
 
@@ -53,7 +54,9 @@ struct shm {
     bool serving;    /* neither broken, resetting, draining nor over */
     bool broken;
     bool adopting; /* what the last mediator had taken becomes jobs, one after the other */
+    int adopted;   /* as inflight_adopt() said */
     bool paused;   /* its doorbells are left alone */
+    bool zeroed;   /* QEMU seems to reset: RESET comes, or the guest broke its rings */
     int credit;
     uint32_t pause_ms;
     uv_timer_t pause;
@@ -91,6 +94,10 @@ int shm_new(struct vm *vm, const struct vgpu_hello *hello, int *fds, struct shm 
 
 /** shm_listen() - make the handles of the loop. Return: 0; -errno: shm_close() is what is left. */
 int shm_listen(struct shm *shm);
+
+/** shm_adopt() - find out where the last mediator stopped; before the stub, and with it the guest, is
+ *  told that this one serves */
+void shm_adopt(struct shm *shm, uint32_t epoch);
 
 /** shm_start() - the connection is accepted: go on where the last mediator stopped, and serve */
 void shm_start(struct shm *shm, uint32_t epoch);

@@ -66,6 +66,7 @@ static int start_listening(struct vm *vm)
         return -ENAMETOOLONG;
     }
     vm->listener.on_connect = vmconn_on_connect;
+    vm->listener.paced = true;
     vm->listener.user = vm;
     r = listen_start(&vm->listener, &vm->m->loop, SOCK_SEQPACKET, &owner, why);
     if (r < 0) {

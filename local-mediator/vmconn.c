@@ -220,6 +220,9 @@ static void greet(struct vmconn *vc, struct seqpacket_message *message)
     vc->state = SESSION_OPEN;
     vm->conn = vc;
     job_drop_other_lives(vm, vc->boot_id, vc->epoch);
+    if (vc->shm) {
+        shm_adopt(vc->shm, vc->epoch);
+    }
     send_hello_ack(vc);
     log_connected(vc, hello);
     if (vc->shm) {

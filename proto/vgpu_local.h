@@ -241,7 +241,7 @@ struct vgpu_request {
 };
 
 /*
- * Inputs: after REQUEST the stub sends the bytes of every ARENA IN buffer, in the order of the list
+ * Inputs, without shared memory: after REQUEST the stub sends the bytes of every ARENA IN buffer, in the order of the list
  * and from the start, in chunks of at most VGPU_DATA_CHUNK; outputs likewise before RESPONSE. A
  * mediator that refuses a request answers RESPONSE at once and drops the DATA that still comes.
  */
@@ -320,7 +320,7 @@ struct vgpu_register_ack {
     uint16_t reserved0;
     uint32_t worker_id;    /* >= 1 */
     uint32_t heartbeat_ms; /* how often each side sends one */
-    uint32_t max_job_ms;   /* longest of the pool's bands; JOB carries the one that counts */
+    uint32_t max_job_ms; /* longest of the pool's bands; struct vgpu_job has the one that counts */
 };
 
 /* One fd. A worker has at most one executor that takes new jobs: the latest announced. */

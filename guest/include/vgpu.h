@@ -202,8 +202,9 @@ int vgpu_reset(struct vgpu *gpu, int timeout_ms, struct vgpu_err *ret_err);
  * The memory is shared with the device, aligned to 64 bytes and not cleared. Reading it from the
  * CPU can be much slower than ordinary memory: read it once, from start to end.
  *
- * Return: the memory; NULL with errno ENOMEM (the arena is full, or other processes hold it),
- * EINVAL (0 bytes) or ENOTSUP (the device has no arena). Give it back with vgpu_free().
+ * Return: the memory, to be given back with vgpu_free(); NULL with errno ENOMEM (the arena is full,
+ * other processes hold it, or what a dead process left behind may still write to it), EINVAL
+ * (0 bytes) or ENOTSUP (the device has no arena).
  */
 void *vgpu_alloc(struct vgpu *gpu, size_t bytes);
 

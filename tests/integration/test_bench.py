@@ -9,7 +9,8 @@ import pytest
 from stack import BIN, ROOT, missing_programs
 
 PROGRAMS = ["vgpu-mediator", "vgpu-worker", "guest.elf", "bench-place", "bench-eventfd", "bench-poll",
-            "bench-filepoll", "bench-host", "bench-shm", "bench-many", "bench-floor"]
+            "bench-filepoll", "bench-host", "bench-shm", "bench-many", "bench-nuisance",
+            "bench-floor"]
 NUMBER = r"-?\d+(?:\.\d+)?"
 RESULT = re.compile(
     rf"^RESULT (\S+) value=({NUMBER}) unit=(\S+) floor=({NUMBER}|-) ratio=({NUMBER}|-) "

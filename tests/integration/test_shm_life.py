@@ -70,6 +70,55 @@ def test_reset_waits_for_a_writer_that_is_stopped(m, vm):
     stays(vm, work, lambda: (m.wait_worker(), vm.works()))
 
 
+def zero_rings(m, vm, work=True):
+    """The first half of a reset; the mediator looks at the rings before it hears of the other half."""
+    if work:
+        vm.works()
+    before = m.view("vms", "vm", "a")["kicks"]
+    vm.epoch += 1
+    for ring in vm.driver:
+        ring.zero()
+        ring.restart()
+    vm.kick()
+    wait_for("it has looked", lambda: m.view("vms", "vm", "a")["kicks"] > before)
+
+
+def test_rings_are_zero_before_reset_is_heard(m, vm):
+    """Nobody broke anything."""
+    for _ in range(5):
+        zero_rings(m, vm)
+        vm.link.send("RESET", epoch=vm.epoch)
+        vm.wait_reset()
+        assert "broke a ring" not in m.log()
+    vm.works()
+
+
+def test_rings_are_zero_before_a_reset_that_takes_long(m, vm):
+    vm.works()
+    vm.submit(slow(vm).request, ring=1)
+    m.wait_running()
+    m.signal_worker("w0", signal.SIGSTOP)
+    vm.sent[1].clear()
+    zero_rings(m, vm, work=False)
+    vm.link.send("RESET", epoch=vm.epoch)
+    with pytest.raises(TimeoutError):
+        vm.wait_reset(limit_s=2)
+    m.signal_worker("w0", signal.SIGCONT)
+    vm.wait_reset()
+    m.wait_worker()
+    vm.works()
+    assert "broke a ring" not in m.log()
+
+
+def test_rings_are_zero_and_no_reset_comes(m, vm):
+    """It was the guest itself."""
+    zero_rings(m, vm)
+    vm.epoch -= 1
+    vm.wait_broken()
+    vm.reset()
+    vm.works()
+
+
 def test_reset_of_a_broken_device_waits_for_a_writer(m, vm):
     """Nothing that is said meanwhile calls the new life broken."""
     vm.submit(slow(vm).request)

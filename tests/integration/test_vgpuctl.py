@@ -54,6 +54,19 @@ def test_table_and_json(mediator):
     assert mediator.questions == [{"command": "jobs", "limit": 5}, {"command": "jobs"}]
 
 
+def test_run_dir_as_mediator_and_worker_have_it(mediator):
+    mediator.answers = [[b'{"schema":"vgpu.jobs/1","jobs":[]}\n']]
+    done = run("--run-dir", os.path.dirname(mediator.path), "jobs")
+    assert (done.returncode, done.stdout) == (0, "no jobs yet\n")
+    assert run("--run-dir", "x" * 5000, "jobs").returncode == 2
+    assert run("--run-dir", "x" * 500, "jobs").returncode == 3
+
+
+def test_numbers_are_short(mediator):
+    mediator.answers = [[b'{"schema":"vgpu.jobs/1","jobs":[],"x":8.4109320000000007}\n']]
+    assert '"x":8.410932}' in run("--admin", mediator.path, "--json", "jobs").stdout
+
+
 @pytest.mark.parametrize("answer, message", [
     (b'{"schema":"vgpu.error/1","error":"no such command"}\n', "no such command"),
     (b"HTTP/1.1 400 Bad Request\n", "is that an admin socket?"),
